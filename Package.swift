@@ -1,0 +1,44 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// The settings that every Swift room shares; `docs/architecture.md` says why each is on.
+let room: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+  name: "strobe",
+  products: [
+    .executable(name: "strobe", targets: ["strobe"]),
+    .library(name: "StrobeEngine", targets: ["Engine"]),
+  ],
+  targets: [
+    .systemLibrary(name: "CAIO", providers: [.apt(["libaio-dev"])]),
+    .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+    .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .target(name: "CLinux", dependencies: ["CXXHash"]),
+
+    // Data flows downwards on a snapshot; a room imports only rooms above it.
+    .target(name: "Platform", dependencies: ["CLinux"], swiftSettings: room),
+    .target(name: "BlockDevices", dependencies: ["Platform", "CLinux", "CAIO"], swiftSettings: room),
+    .target(name: "ChangeDetection", dependencies: ["Platform", "CLinux"], swiftSettings: room),
+    .target(name: "ChunkCodec", dependencies: ["Platform", "CLinux", "CLZ4"], swiftSettings: room),
+    .target(
+      name: "SnapshotRepository",
+      dependencies: ["Platform", "ChangeDetection", "ChunkCodec", "CLinux"], swiftSettings: room),
+    .target(
+      name: "Engine",
+      dependencies: ["Platform", "BlockDevices", "ChangeDetection", "ChunkCodec", "SnapshotRepository"],
+      swiftSettings: room),
+
+    .target(name: "CommandLineArguments", swiftSettings: room),
+    .executableTarget(
+      name: "strobe", dependencies: ["Engine", "CommandLineArguments", "Platform", "CLinux"],
+      swiftSettings: room),
+  ]
+)

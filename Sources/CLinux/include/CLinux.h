@@ -1,0 +1,73 @@
+// What Swift cannot see of Linux: ioctls, macros and flags behind _GNU_SOURCE, and the dispatching XXH3.
+// Every function returns what the system call returns; -1 leaves the reason in errno.
+#ifndef STROBE_CLINUX_H
+#define STROBE_CLINUX_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// Flags for open(2) that Glibc's module hides.
+extern const int clinux_O_DIRECT;
+extern const int clinux_O_TMPFILE;
+
+// Geometry of a block device (ioctl_blk): bytes, bytes, bytes, 0/1.
+int clinux_block_size64(int descriptor, uint64_t *bytes);
+int clinux_block_logical_sector(int descriptor, int *bytes);
+int clinux_block_physical_sector(int descriptor, unsigned *bytes);
+int clinux_block_read_only(int descriptor, int *flag);
+// BLKZEROOUT: the range reads as zeros afterwards. Offset and length in bytes, multiples of the sector.
+int clinux_block_zero_out(int descriptor, uint64_t offset, uint64_t length);
+// BLKFLSBUF: write back and drop the device's page cache.
+int clinux_block_flush_buffers(int descriptor);
+
+// fallocate(2) FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE; on a block device zeros are guaranteed.
+int clinux_punch_hole(int descriptor, uint64_t offset, uint64_t length);
+// sync_file_range(2) SYNC_FILE_RANGE_WRITE: starts writing back, does not wait.
+int clinux_start_writeback(int descriptor, uint64_t offset, uint64_t length);
+// renameat2(2) RENAME_NOREPLACE.
+int clinux_rename_new(const char *from, const char *to);
+// lseek(2) SEEK_DATA and SEEK_HOLE.
+int64_t clinux_seek_data(int descriptor, int64_t offset);
+int64_t clinux_seek_hole(int descriptor, int64_t offset);
+// flock(2), never waiting.
+int clinux_try_lock(int descriptor, int exclusive);
+
+// What statx(2) says of a file that stat(2) does not, and of a device number its two halves.
+struct clinux_file_facts {
+  uint64_t device_major, device_minor;    // of the file system that holds it
+  uint64_t special_major, special_minor;  // of the device that it is
+  uint64_t inode, size, blocks512, links;
+  uint32_t mode;
+  int64_t birth_seconds;  // 0 when unknown
+  uint32_t birth_nanoseconds;
+  int64_t modified_seconds, changed_seconds;
+  uint32_t modified_nanoseconds, changed_nanoseconds;
+  uint32_t direct_memory_alignment, direct_offset_alignment;  // 0 when unknown
+};
+int clinux_file_facts(int descriptor, const char *path, struct clinux_file_facts *facts);
+
+// What a loop device is made of (LOOP_GET_STATUS64): the backing file and the window on it, in bytes.
+struct clinux_loop_facts {
+  uint64_t backing_device, backing_inode, offset, size_limit;
+};
+int clinux_loop_facts(int descriptor, struct clinux_loop_facts *facts);
+
+// XXH3-128 keyed with a secret of at least 136 bytes, on the widest vectors that the processor has.
+struct clinux_hash128 {
+  uint64_t low, high;
+};
+struct clinux_hash128 clinux_xxh3_128(const void *bytes, size_t count, const void *secret, size_t secret_count);
+uint64_t clinux_xxh3_64(const void *bytes, size_t count);
+
+// Whether all bytes are zero. Compares the buffer with itself, shifted: memcmp runs at memory speed.
+int clinux_is_zero(const void *bytes, size_t count);
+
+// SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process; SIGPIPE is ignored.
+void clinux_remember_termination_signals(void);
+int clinux_termination_signal(void);  // 0 when none came
+void clinux_end_by_signal(int signal);
+
+int clinux_terminal_columns(int descriptor);  // 0 when it is no terminal
+
+#endif

@@ -1,0 +1,21 @@
+public import Synchronization
+
+/// How far a pass is: counters that its workers raise and anybody may read at any time.
+public final class Progress: Sendable {
+  /// Bytes of disks to be looked at; 0 until known.
+  public let totalBytes = Atomic<Int>(0)
+  /// Bytes of disks that are done, read or skipped.
+  public let doneBytes = Atomic<Int>(0)
+  /// Bytes read from a device or written to it.
+  public let transferredBytes = Atomic<Int>(0)
+  /// Bytes added to the repository or read from it.
+  public let storedBytes = Atomic<Int>(0)
+
+  public init() {}
+
+  package func add(done: Int = 0, transferred: Int = 0, stored: Int = 0) {
+    doneBytes.wrappingAdd(done, ordering: .relaxed)
+    transferredBytes.wrappingAdd(transferred, ordering: .relaxed)
+    storedBytes.wrappingAdd(stored, ordering: .relaxed)
+  }
+}
