@@ -1,0 +1,61 @@
+import Glibc
+package import Platform
+
+/// What sysfs tells of block devices: which contain which.
+package enum DeviceTree {
+  /// The kernel's name of a device, such as `vda1`, or nil when there is no such device.
+  package static func name(of device: DeviceNumber) -> String? {
+    resolvedPath("/sys/dev/block/\(device)").map(lastComponent)
+  }
+
+  package static func number(ofName name: String) -> DeviceNumber? {
+    guard let text = readText("/sys/class/block/\(name)/dev") else { return nil }
+    let halves = text.split(separator: ":").compactMap { Int($0) }
+    guard halves.count == 2 else { return nil }
+    return DeviceNumber(major: halves[0], minor: halves[1])
+  }
+
+  /// The disk that a partition is part of and its number there, or nil for a whole disk.
+  package static func partition(_ device: DeviceNumber) -> (disk: DeviceNumber, number: Int)? {
+    guard let path = resolvedPath("/sys/dev/block/\(device)"),
+      let number = readText(path + "/partition").flatMap({ Int($0) }),
+      let disk = self.number(ofName: lastComponent(parentDirectory(path)))
+    else { return nil }
+    return (disk, number)
+  }
+
+  /// The device itself and every device whose content lies in it: partitions, holders (device-mapper,
+  /// md) and loop devices on any of them, recursively.
+  package static func devices(in device: DeviceNumber) -> [DeviceNumber] {
+    var found = [device]
+    var index = 0
+    while index < found.count {
+      for inner in children(of: found[index]) where !found.contains(inner) { found.append(inner) }
+      index += 1
+    }
+    return found
+  }
+
+  private static func children(of device: DeviceNumber) -> [DeviceNumber] {
+    guard let path = resolvedPath("/sys/dev/block/\(device)") else { return [] }
+    let names = (try? namesInDirectory(path)) ?? []
+    var inner = names.filter { (try? FileFacts(path: "\(path)/\($0)/partition")) ?? nil != nil }
+    inner += (try? namesInDirectory(path + "/holders")) ?? []
+    return inner.compactMap(number(ofName:)) + loopDevices { $0.isBlockDevice && $0.specialDevice == device }
+  }
+
+  /// The loop devices whose backing file is `file`.
+  package static func loopDevices(backedBy file: FileFacts) -> [DeviceNumber] {
+    loopDevices { $0.isSameFile(as: file) }
+  }
+
+  private static func loopDevices(where matches: (FileFacts) -> Bool) -> [DeviceNumber] {
+    let names = (try? namesInDirectory("/sys/class/block")) ?? []
+    return names.filter { $0.hasPrefix("loop") }.compactMap { name -> DeviceNumber? in
+      guard let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
+        let facts = (try? FileFacts(path: backing)) ?? nil, matches(facts)
+      else { return nil }
+      return number(ofName: name)
+    }
+  }
+}

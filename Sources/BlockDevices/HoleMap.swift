@@ -1,0 +1,47 @@
+import CLinux
+import Glibc
+package import Platform
+
+extension DiskSource {
+  /// Calls `body` with every byte range that surely reads as zeros: the holes of an image file, or of
+  /// the file behind a loop device. Nothing is reported where that can't be known.
+  ///
+  /// Source: lseek(2), `SEEK_HOLE`.
+  package func forEachHole(_ body: (Range<Int>) -> Void) {
+    switch kind {
+    case .imageFile: Self.holes(of: descriptor, window: 0..<size, body)
+    case .blockDevice: holesBehindLoop(body)
+    }
+  }
+
+  private func holesBehindLoop(_ body: (Range<Int>) -> Void) {
+    var loop = clinux_loop_facts()
+    guard unsafe clinux_loop_facts(descriptor, &loop) == 0,
+      let name = DeviceTree.name(of: facts.specialDevice),
+      let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
+      let file = try? FileDescriptor(opening: backing, O_RDONLY), let found = try? file.facts(),
+      found.isRegularFile, found.inode == loop.backing_inode
+    else { return }
+    let start = Int(loop.offset)
+    guard start + size <= found.size else { return }
+    Self.holes(of: file.number, window: start..<(start + size), body)
+  }
+
+  private static func holes(of descriptor: Int32, window: Range<Int>, _ body: (Range<Int>) -> Void) {
+    var position = window.lowerBound
+    while position < window.upperBound {
+      var data = Int(clinux_seek_data(descriptor, Int64(position)))
+      if data < 0 {
+        // ENXIO: nothing but a hole up to the end. Anything else: unknown, so nothing is a hole.
+        guard errno == ENXIO else { return }
+        data = window.upperBound
+      }
+      data = min(data, window.upperBound)
+      if data > position { body((position - window.lowerBound)..<(data - window.lowerBound)) }
+      if data >= window.upperBound { return }
+      let hole = Int(clinux_seek_hole(descriptor, Int64(data)))
+      guard hole > data else { return }
+      position = hole
+    }
+  }
+}

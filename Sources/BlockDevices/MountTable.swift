@@ -1,0 +1,52 @@
+import Glibc
+package import Platform
+
+/// One line of `/proc/self/mountinfo`. See proc(5).
+package struct Mount: Sendable, Equatable {
+  package let device: DeviceNumber
+  package let mountPoint: String
+  package let fileSystem: String
+  /// What was mounted: usually a device's path.
+  package let source: String
+  /// Whether the file system itself takes writes, whatever this mount of it allows.
+  package let isWritable: Bool
+}
+
+package enum MountTable {
+  /// All mounts of this process's namespace.
+  package static func read() throws(StrobeError) -> [Mount] {
+    let bytes = try readFile("/proc/self/mountinfo")
+    return parse(String(decoding: bytes, as: UTF8.self))
+  }
+
+  package static func parse(_ text: String) -> [Mount] {
+    text.split(separator: "\n").compactMap { line in
+      let fields = line.split(separator: " ", omittingEmptySubsequences: false)
+      guard fields.count >= 10, let dash = fields[6...].firstIndex(of: "-"), fields.count > dash + 3
+      else { return nil }
+      let numbers = fields[2].split(separator: ":").compactMap { Int($0) }
+      guard numbers.count == 2 else { return nil }
+      return Mount(
+        device: DeviceNumber(major: numbers[0], minor: numbers[1]),
+        mountPoint: unescaped(fields[4]), fileSystem: String(fields[dash + 1]),
+        source: unescaped(fields[dash + 2]),
+        isWritable: fields[dash + 3].split(separator: ",").contains("rw"))
+    }
+  }
+
+  /// Blanks and backslashes are written as three octal digits.
+  private static func unescaped(_ field: Substring) -> String {
+    var bytes: [UInt8] = []
+    var rest = Array(field.utf8)[...]
+    while let byte = rest.popFirst() {
+      let digits = rest.prefix(3).map { Int($0) - 48 }
+      if byte == UInt8(ascii: "\\"), digits.count == 3, digits.allSatisfy({ 0..<8 ~= $0 }) {
+        bytes.append(UInt8(truncatingIfNeeded: digits[0] * 64 + digits[1] * 8 + digits[2]))
+        rest = rest.dropFirst(3)
+      } else {
+        bytes.append(byte)
+      }
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}
