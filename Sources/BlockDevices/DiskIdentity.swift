@@ -1,5 +1,5 @@
 import CLinux
-package import Platform
+import Platform
 
 /// What tells one disk from another that took its place under the same name.
 ///

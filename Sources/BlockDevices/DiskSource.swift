@@ -23,7 +23,7 @@ package final class DiskSource: Sendable {
 
   /// Opens a source for reading and writes its page cache back, so that direct reads see all of it.
   package init(path: String) throws(StrobeError) {
-    guard let found = try Self.facts(of: path) else {
+    guard let found = try FileFacts(path: path) else {
       throw StrobeError(
         .notFound, "source \(path) does not exist", advice: "check the path; lsblk lists the disks")
     }
@@ -34,7 +34,7 @@ package final class DiskSource: Sendable {
     }
     self.path = path
     kind = found.isBlockDevice ? .blockDevice : .imageFile
-    let (file, isDirect) = try Self.open(path)
+    let file = try Self.open(path)
     let facts = try file.facts()
     guard facts.isSameFile(as: found), facts.isBlockDevice == found.isBlockDevice else {
       throw StrobeError(.busy, "source \(path) was replaced while it was opened", advice: "try again")
@@ -49,22 +49,18 @@ package final class DiskSource: Sendable {
     logicalSectorSize = geometry.logicalSectorSize
     identity = DiskIdentity(of: file, facts)
     self.facts = facts
-    self.isDirect = isDirect
+    isDirect = fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
     // Dirty pages written back later would look like somebody's writes during the pass.
     fsync(file.number)
     self.file = file
   }
 
-  private static func facts(of path: String) throws(StrobeError) -> FileFacts? {
-    try FileFacts(path: path)
-  }
-
-  private static func open(_ path: String) throws(StrobeError) -> (FileDescriptor, Bool) {
+  private static func open(_ path: String) throws(StrobeError) -> FileDescriptor {
     do throws(StrobeError) {
-      return (try FileDescriptor(opening: path, O_RDONLY | clinux_O_DIRECT), true)
+      return try FileDescriptor(opening: path, O_RDONLY | clinux_O_DIRECT)
     } catch {
       guard error.errno == EINVAL else { throw error }
-      return (try FileDescriptor(opening: path, O_RDONLY), false)
+      return try FileDescriptor(opening: path, O_RDONLY)
     }
   }
 

@@ -44,7 +44,7 @@ package struct DiskUse: Sendable {
     }
     guard facts.isBlockDevice, !isMounted else { return nil }
     // The kernel knows of every exclusive holder, also of those that sysfs doesn't show.
-    let probe = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
+    let probe = unsafe open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
     if probe >= 0 {
       close(probe)
       return nil

@@ -1,6 +1,6 @@
 import CLinux
 import Glibc
-package import Platform
+import Platform
 
 extension DiskSource {
   /// Calls `body` with every byte range that surely reads as zeros: the holes of an image file, or of

@@ -1,0 +1,164 @@
+import CLinux
+import Glibc
+package import Platform
+import Synchronization
+
+/// A disk that is restored to: a block device held exclusively, or a new sparse file that gets its
+/// name when it is complete.
+package final class DiskTarget: Sendable {
+  package let path: String
+  /// Bytes: of the device, or of the file to be made.
+  package let size: Int
+  package let isDevice: Bool
+
+  private let direct: FileDescriptor
+  /// Through the page cache, for what direct I/O can't do: ends that are no whole page.
+  private let buffered: FileDescriptor
+  private let temporaryPath: String?
+  private let replaces: Bool
+  /// Ways to zero that this target turned out not to have.
+  private let cannotPunch = Atomic<Bool>(false)
+  private let cannotZeroOut = Atomic<Bool>(false)
+
+  /// Takes a block device for writing; nobody else may hold it.
+  package init(device path: String) throws(StrobeError) {
+    do throws(StrobeError) {
+      direct = try FileDescriptor(opening: path, O_RDWR | O_EXCL | clinux_O_DIRECT)
+    } catch {
+      guard error.errno == EBUSY else { throw error }
+      throw StrobeError(
+        .busy, "target \(path) is in use by the kernel or another program",
+        advice: "unmount it or stop what holds it (lsblk, fuser -v \(path))")
+    }
+    buffered = try FileDescriptor(opening: path, O_RDWR)
+    size = try DeviceGeometry(of: direct, try direct.facts()).size
+    self.path = path
+    isDevice = true
+    temporaryPath = nil
+    replaces = false
+  }
+
+  /// Makes a sparse file of `size` bytes beside `path`; ``finish()`` gives it that name.
+  ///
+  /// - Parameter replaces: whether a file of that name may be there and is replaced in the end.
+  package init(newFile path: String, size: Int, replaces: Bool) throws(StrobeError) {
+    let temporary =
+      parentDirectory(path) + "/." + lastComponent(path) + ".strobe-partial-"
+      + hexadecimal(randomBytes(4))
+    buffered = try FileDescriptor(opening: temporary, O_RDWR | O_CREAT | O_EXCL, mode: 0o600)
+    do throws(StrobeError) {
+      try buffered.truncate(to: size)
+      if let file = try? FileDescriptor(opening: temporary, O_RDWR | clinux_O_DIRECT) {
+        direct = file
+      } else {
+        direct = try FileDescriptor(opening: temporary, O_RDWR)
+      }
+    } catch {
+      unsafe unlink(temporary)
+      throw error
+    }
+    self.path = path
+    self.size = size
+    self.replaces = replaces
+    isDevice = false
+    temporaryPath = temporary
+  }
+
+  package var descriptor: Int32 { direct.number }
+
+  /// Writes through the page cache: for ends that are no whole page.
+  package func writeBuffered(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(StrobeError) {
+    do throws(StrobeError) { try unsafe buffered.write(bytes, at: offset) } catch { throw said(error) }
+  }
+
+  /// Makes a range read as zeros, the cheapest way that guarantees it.
+  ///
+  /// A new file has holes there already. A device is asked to punch (`fallocate`, which guarantees
+  /// zeros, unlike `BLKDISCARD`), then to write zeros itself (`BLKZEROOUT`), and gets them written as a
+  /// last resort.
+  package func zero(_ range: Range<Int>) throws(StrobeError) {
+    guard isDevice, !range.isEmpty else { return }
+    let aligned = ((range.lowerBound + 4095) & ~4095)..<(range.upperBound & ~4095)
+    guard !aligned.isEmpty else { return try writeZeros(range) }
+    try writeZeros(range.lowerBound..<aligned.lowerBound)
+    if try punched(aligned) == false, try zeroedOut(aligned) == false { try writeZeros(aligned) }
+    try writeZeros(aligned.upperBound..<range.upperBound)
+  }
+
+  private func punched(_ range: Range<Int>) throws(StrobeError) -> Bool {
+    guard !cannotPunch.load(ordering: .relaxed) else { return false }
+    if clinux_punch_hole(direct.number, UInt64(range.lowerBound), UInt64(range.count)) == 0 { return true }
+    return try unsupported(range, "fallocate", remember: cannotPunch)
+  }
+
+  private func zeroedOut(_ range: Range<Int>) throws(StrobeError) -> Bool {
+    guard !cannotZeroOut.load(ordering: .relaxed) else { return false }
+    if clinux_block_zero_out(direct.number, UInt64(range.lowerBound), UInt64(range.count)) == 0 {
+      return true
+    }
+    return try unsupported(range, "BLKZEROOUT", remember: cannotZeroOut)
+  }
+
+  private func unsupported(
+    _ range: Range<Int>, _ call: String, remember: borrowing Atomic<Bool>
+  ) throws(StrobeError) -> Bool {
+    guard [EOPNOTSUPP, ENOTTY, EINVAL, ENOSYS].contains(errno) else {
+      throw said(.system(errno, call: call, object: "\(path) at byte \(range.lowerBound)"))
+    }
+    remember.store(true, ordering: .relaxed)
+    return false
+  }
+
+  private func writeZeros(_ range: Range<Int>) throws(StrobeError) {
+    guard !range.isEmpty else { return }
+    let zeros = AlignedBuffer(count: min(range.count, 1 << 20))
+    unsafe memset(zeros.address, 0, zeros.count)
+    var offset = range.lowerBound
+    while offset < range.upperBound {
+      let count = min(zeros.count, range.upperBound - offset)
+      try unsafe writeBuffered(UnsafeRawBufferPointer(rebasing: zeros.bytes[..<count]), at: offset)
+      offset += count
+    }
+  }
+
+  /// Makes everything durable and, for a file, visible under its name.
+  package func finish() throws(StrobeError) {
+    do throws(StrobeError) {
+      try buffered.synchronize()
+      try direct.synchronize()
+    } catch {
+      throw said(error)
+    }
+    guard let temporaryPath else { return }
+    if replaces {
+      try systemCall("rename", path) { unsafe rename(temporaryPath, path) }
+    } else {
+      do throws(StrobeError) {
+        try publish(temporaryPath, as: path)
+      } catch {
+        guard error.errno == EEXIST else { throw error }
+        throw StrobeError(
+          .exists, "target \(path) appeared while it was restored", advice: "choose another name")
+      }
+    }
+    try synchronizeDirectory(parentDirectory(path))
+  }
+
+  /// Leaves no half-restored file behind. A device keeps what was written to it.
+  package func abandon() {
+    if let temporaryPath { unsafe unlink(temporaryPath) }
+  }
+
+  /// An error of this target, by the name that the user knows.
+  package func said(_ error: StrobeError) -> StrobeError {
+    guard error.errno != 0 else { return error }
+    let why = unsafe String(cString: strerror(error.errno))
+    switch error.errno {
+    case ENOSPC, EDQUOT:
+      return error.explained(
+        "target \(path): \(why)", advice: "free space there or choose another target")
+    default:
+      return error.explained("target \(path): \(why)", advice: error.advice)
+    }
+  }
+}

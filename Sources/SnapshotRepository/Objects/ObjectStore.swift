@@ -1,0 +1,91 @@
+package import Platform
+
+/// Where a repository keeps its objects: a directory, later also a bucket.
+///
+/// An object has a name of parts separated by `/`, is written once, and is seen whole or not at all.
+/// `Tests/SnapshotRepositoryTests/ObjectStoreConformance.swift` is what every store must pass.
+package protocol ObjectStore: Sendable {
+  /// The store as its user named it, for messages.
+  var location: String { get }
+
+  /// All bytes of a small object.
+  /// - Throws: `notFound` when there is none, `damaged` when it is larger than `limit`.
+  func get(_ name: String, limit: Int) throws(StrobeError) -> [UInt8]
+
+  /// Makes an object of `bytes` appear, whole and durable.
+  /// - Throws: `exists` when there is one of that name and it isn't to be replaced.
+  func put(_ name: String, _ bytes: [UInt8], replacing: Bool) throws(StrobeError)
+
+  /// Opens an object for reading.
+  /// - Throws: `notFound` when there is none.
+  func open(_ name: String) throws(StrobeError) -> any ObjectReader
+
+  /// Begins a new large object.
+  /// - Throws: `exists` when there is one of that name.
+  func create(_ name: String) throws(StrobeError) -> any ObjectWriter
+
+  /// The names directly below a folder, without the folder; none when there is no such folder.
+  func names(in folder: String) throws(StrobeError) -> [String]
+
+  /// Removes an object, durably; it is no error when there is none.
+  func remove(_ name: String) throws(StrobeError)
+
+  /// Holds an object against removal by ``removeUnlessHeld(_:)`` until the lock is let go.
+  /// - Throws: `notFound` when there is none.
+  func hold(_ name: String) throws(StrobeError) -> any StoreLock
+
+  /// Removes an object, durably, unless somebody holds it.
+  /// - Returns: false when it is held.
+  /// - Throws: `notFound` when there is none.
+  func removeUnlessHeld(_ name: String) throws(StrobeError) -> Bool
+
+  /// Takes a lock of its own name for this process alone; the lock vanishes with its holder.
+  /// - Returns: nil when somebody else has it.
+  func lock(_ name: String, note: String) throws(StrobeError) -> (any StoreLock)?
+
+  /// Gives a held lock another name.
+  func rename(lock: any StoreLock, to name: String) throws(StrobeError)
+
+  /// What the holder of a lock noted, or nil when nobody holds it.
+  func holder(ofLock name: String) throws(StrobeError) -> String?
+
+  /// Removes what writers that died left unfinished in a folder.
+  func removeLeftovers(in folder: String) throws(StrobeError)
+}
+
+/// An object that is being read; from any thread.
+package protocol ObjectReader: AnyObject, Sendable {
+  /// Bytes.
+  var size: Int { get }
+  /// Fills `buffer` from `offset`.
+  /// - Throws: `damaged` when the object ends before.
+  func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(StrobeError)
+  /// Says that a range will be read soon.
+  func prefetch(_ range: Range<Int>)
+}
+
+/// An object that is being written; ranges may come from several threads in any order.
+package protocol ObjectWriter: AnyObject, Sendable {
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(StrobeError)
+  /// Makes the object durable under its name.
+  func finish() throws(StrobeError)
+}
+
+/// Something held until ``release()`` or the end of the process.
+package protocol StoreLock: AnyObject, Sendable {
+  var name: String { get }
+  /// Lets go, and removes the name of a lock taken with ``ObjectStore/lock(_:note:)``.
+  func release()
+}
+
+extension ObjectStore {
+  package func exists(_ name: String) throws(StrobeError) -> Bool {
+    do throws(StrobeError) {
+      _ = try open(name)
+      return true
+    } catch {
+      if error.reason == .notFound { return false }
+      throw error
+    }
+  }
+}
