@@ -1,0 +1,71 @@
+package import Platform
+
+// Who is writing. A pass registers before it creates its first object and unregisters after its commit.
+//
+//   locks/pass-<id>     a pass that has published nothing yet
+//   locks/commit-<id>   a pass that may have published its restore point
+//
+// Both are held with a kernel lock, so that a dead pass is told from a live one. Invariants:
+// - An object that no point names and whose pass is registered and alive is never removed.
+// - The rename to `commit-` happens before the point can appear. So the objects of a dead `pass-` are
+//   surely unreferenced; those of a dead `commit-` are left to `gc`, which reads all points.
+
+package enum PassRegistration {
+  private static let folder = "locks"
+
+  package static func begin(
+    _ store: any ObjectStore, _ pass: PassID, note: String
+  ) throws(StrobeError) -> any StoreLock {
+    guard let lock = try store.lock("\(folder)/pass-\(pass)", note: note) else {
+      throw StrobeError(.busy, "pass \(pass) is registered already")
+    }
+    return lock
+  }
+
+  /// Says that the point may appear from now on.
+  package static func beginCommit(
+    _ store: any ObjectStore, _ pass: PassID, _ lock: any StoreLock
+  ) throws(StrobeError) {
+    try store.rename(lock: lock, to: "\(folder)/commit-\(pass)")
+  }
+
+  /// Whether the pass is alive. Asked in the order in which the names change.
+  package static func isAlive(_ store: any ObjectStore, _ pass: PassID) throws(StrobeError) -> Bool {
+    if try store.holder(ofLock: "\(folder)/pass-\(pass)") != nil { return true }
+    return try store.holder(ofLock: "\(folder)/commit-\(pass)") != nil
+  }
+
+  /// Removes what passes that died before their commit left behind.
+  ///
+  /// - Returns: how many objects were removed.
+  @discardableResult
+  package static func sweep(_ store: any ObjectStore) throws(StrobeError) -> Int {
+    var removed = 0
+    for name in try store.names(in: folder) {
+      let isPass = name.hasPrefix("pass-")
+      guard isPass || name.hasPrefix("commit-"),
+        let pass = PassID(name.dropFirst(isPass ? 5 : 7)),
+        let lock = try store.lock("\(folder)/\(name)", note: "cleaning up after it")
+      else { continue }
+      if isPass { removed += try removeObjects(store, of: pass) }
+      lock.release()
+    }
+    return removed
+  }
+
+  /// Removes all layers and segments of a pass that has published nothing.
+  @discardableResult
+  package static func removeObjects(
+    _ store: any ObjectStore, of pass: PassID
+  ) throws(StrobeError) -> Int {
+    var removed = 0
+    for folder in ["layers", "segments"] {
+      let inner = "\(folder)/\(hexadecimal(pass.bytes[..<1]))"
+      for name in try store.names(in: inner) where name.hasPrefix(pass.description) {
+        try store.remove("\(inner)/\(name)")
+        removed += 1
+      }
+    }
+    return removed
+  }
+}

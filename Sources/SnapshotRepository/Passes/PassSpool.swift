@@ -1,0 +1,54 @@
+package import ChangeDetection
+import CLinux
+import Glibc
+package import Platform
+
+/// What a pass found out about the chunks that it stored, by position, until its layer is written.
+///
+/// A sparse file without a name: 32 bytes a chunk (fingerprint, location), so that neither memory nor
+/// sorting grows with the disk. It vanishes with the process.
+package final class PassSpool: Sendable {
+  package static let entrySize = Fingerprint.byteCount + ChunkLocation.byteCount
+
+  private let file: FileDescriptor
+
+  /// - Parameter folder: where the file is made; on the repository's file system.
+  package init(in folder: String) throws(StrobeError) {
+    try makeDirectories(folder)
+    if let file = try? FileDescriptor(opening: folder, O_RDWR | clinux_O_TMPFILE) {
+      self.file = file
+      return
+    }
+    let path = folder + "/spool-" + hexadecimal(randomBytes(8))
+    file = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_EXCL)
+    unsafe unlink(path)
+  }
+
+  /// Keeps the entries of consecutive chunks.
+  package func write(_ entries: UnsafeRawBufferPointer, position: Int) throws(StrobeError) {
+    try unsafe file.write(entries, at: position * Self.entrySize)
+  }
+
+  /// Sets in `map` every chunk of `group` that `changed` and `stored` name.
+  package func read(
+    group: Int, changed: ChunkBitmap, stored: ChunkBitmap, into map: GroupMap,
+    scratch: UnsafeMutableRawBufferPointer
+  ) throws(StrobeError) {
+    let firstWord = group * ChunkGeometry.wordsPerGroup
+    let words = firstWord..<min(firstWord + ChunkGeometry.wordsPerGroup, changed.wordCount)
+    guard words.contains(where: { changed[word: $0] != 0 }) else { return }
+    let bytes = unsafe UnsafeMutableRawBufferPointer(
+      rebasing: scratch[..<(ChunkGeometry.chunksPerGroup * Self.entrySize)])
+    let start = group * ChunkGeometry.chunksPerGroup * Self.entrySize
+    let count = try unsafe file.read(at: start, into: bytes)
+    unsafe memset(bytes.baseAddress! + count, 0, bytes.count - count)
+    for word in words {
+      map.clear(word: word - firstWord, bits: changed[word: word] & ~stored[word: word])
+      forEachBit(of: stored[word: word]) { bit in
+        let index = (word - firstWord) * 64 + bit
+        let entry = unsafe UnsafeRawPointer(bytes.baseAddress!) + index * Self.entrySize
+        unsafe map.set(index, Fingerprint(at: entry), ChunkLocation(at: entry + Fingerprint.byteCount))
+      }
+    }
+  }
+}

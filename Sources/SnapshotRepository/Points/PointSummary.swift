@@ -1,0 +1,64 @@
+import Platform
+
+/// What a list shows of a restore point.
+public struct PointSummary: Codable, Sendable, Equatable {
+  public let collection: String
+  /// 24 hexadecimal digits.
+  public let id: String
+  /// Orders the points of a collection.
+  public let sequence: Int
+  public let created: Timestamp
+  public let consistency: Consistency
+  public let diskCount: Int
+  /// Bytes of all disks.
+  public let size: Int
+  /// Bytes of content that changed against the parent.
+  public let changedBytes: Int
+  /// Bytes added to the segments.
+  public let storedBytes: Int
+  public let freezeWindowMilliseconds: Double?
+
+  package init(_ point: RestorePoint) {
+    collection = point.collection
+    id = point.id
+    sequence = point.sequence
+    created = point.created
+    consistency = point.consistency
+    diskCount = point.disks.count
+    size = point.disks.reduce(0) { $0 + $1.size }
+    changedBytes = point.disks.reduce(0) { $0 + $1.changedBytes }
+    storedBytes = point.disks.reduce(0) { $0 + $1.storedBytes }
+    freezeWindowMilliseconds = point.freezeWindowMilliseconds
+  }
+
+  static let rowSize = 80
+
+  /// The row of a point index; see `docs/format.md`.
+  func append(to bytes: inout [UInt8]) {
+    bytes += PassID(id)!.bytes
+    bytes.append(littleEndian: UInt32(diskCount))
+    for value in [sequence, created.nanoseconds, size, changedBytes, storedBytes] {
+      bytes.append(littleEndian: Int64(value))
+    }
+    bytes.append(littleEndian: freezeWindowMilliseconds?.bitPattern ?? UInt64.max)
+    bytes.append(littleEndian: UInt64(Consistency.allCases.firstIndex(of: consistency)!))
+    bytes.append(littleEndian: UInt64(0))
+  }
+
+  init?(row bytes: [UInt8], at offset: Int, collection: String) {
+    func number(_ place: Int) -> Int { Int(bytes.littleEndian(at: offset + place, as: Int64.self)) }
+    let level = number(64)
+    guard Consistency.allCases.indices.contains(level) else { return nil }
+    self.collection = collection
+    id = hexadecimal(bytes[offset..<(offset + PassID.byteCount)])
+    diskCount = Int(bytes.littleEndian(at: offset + 12, as: UInt32.self))
+    sequence = number(16)
+    created = Timestamp(nanoseconds: number(24))
+    size = number(32)
+    changedBytes = number(40)
+    storedBytes = number(48)
+    let window: UInt64 = bytes.littleEndian(at: offset + 56)
+    freezeWindowMilliseconds = window == .max ? nil : Double(bitPattern: window)
+    consistency = Consistency.allCases[level]
+  }
+}

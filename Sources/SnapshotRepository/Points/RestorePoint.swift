@@ -1,0 +1,150 @@
+package import ChangeDetection
+package import Platform
+
+/// What a restore point was when it was taken: what was achieved, never what was asked for.
+public enum Consistency: String, Codable, Sendable, CaseIterable {
+  /// The applications said that their data was at rest.
+  case applicationConsistent = "ApplicationConsistent"
+  /// The file systems were frozen until the cut was complete.
+  case fileSystemConsistent = "FileSystemConsistent"
+  /// One instant of every disk, as after a power cut.
+  case crashConsistent = "CrashConsistent"
+  /// The disks may have been written to while they were read.
+  case inconsistent = "Inconsistent"
+}
+
+/// How changed chunks were found.
+public enum ChangeSource: String, Codable, Sendable {
+  /// The whole disk was read.
+  case scan
+  /// A tracker named the candidates.
+  case tracked
+}
+
+/// One disk of a restore point, as its document holds it.
+public struct DiskRestorePoint: Codable, Sendable, Equatable {
+  public let name: String
+  /// The device or file that was read, as the user named it.
+  public let source: String
+  /// What tells this disk from another that takes its name.
+  public let identity: String
+  /// Bytes.
+  public let size: Int
+  /// Bytes.
+  public let logicalSectorSize: Int
+  public let changeSource: ChangeSource
+  /// Why this point starts a new chain, or nil when it continues its parent's.
+  public let newChainReason: String?
+  /// Chunks that differ from the parent, cleared ones included.
+  public let changedChunks: Int
+  /// Chunks that became zeros.
+  public let clearedChunks: Int
+  /// Bytes of content in changed chunks that aren't zeros.
+  public let changedBytes: Int
+  /// Bytes added to the segments.
+  public let storedBytes: Int
+  /// Bytes read from the source.
+  public let readBytes: Int
+  /// The identities of the layers, oldest first: 32 hexadecimal digits each.
+  public let layers: [String]
+
+  package init(
+    name: String, source: String, identity: String, size: Int, logicalSectorSize: Int,
+    changeSource: ChangeSource, newChainReason: String?, changedChunks: Int, clearedChunks: Int,
+    changedBytes: Int, storedBytes: Int, readBytes: Int, layers: [String]
+  ) {
+    self.name = name
+    self.source = source
+    self.identity = identity
+    self.size = size
+    self.logicalSectorSize = logicalSectorSize
+    self.changeSource = changeSource
+    self.newChainReason = newChainReason
+    self.changedChunks = changedChunks
+    self.clearedChunks = clearedChunks
+    self.changedBytes = changedBytes
+    self.storedBytes = storedBytes
+    self.readBytes = readBytes
+    self.layers = layers
+  }
+}
+
+/// A restore point's document: the commit record. With its layers and their segments it is all that a
+/// restore needs.
+public struct RestorePoint: Codable, Sendable, Equatable {
+  let format: Int
+  /// 24 hexadecimal digits.
+  public let id: String
+  public let collection: String
+  package let collectionID: String
+  /// Counts the points of a collection, from 1; orders them whatever the clock did.
+  public let sequence: Int
+  /// The point that the changes are counted against, or nil for the first.
+  public let parent: String?
+  /// When the pass began: with a freeze, the instant that the point shows.
+  public let created: Timestamp
+  public let finished: Timestamp
+  public let consistency: Consistency
+  /// Why it is no better than that.
+  public let consistencyReasons: [String]
+  /// From the first freeze to the last thaw, or nil when nothing was frozen.
+  public let freezeWindowMilliseconds: Double?
+  /// Bytes.
+  public let chunkSize: Int
+  /// What keys the fingerprints, 384 hexadecimal digits: here so that a point needs no other document.
+  package let fingerprintSecret: String
+  public let disks: [DiskRestorePoint]
+  /// The program that wrote it.
+  public let writer: String
+
+  package init(
+    id: String, collection: CollectionRecord, sequence: Int, parent: String?, created: Timestamp,
+    finished: Timestamp, consistency: Consistency, consistencyReasons: [String],
+    freezeWindowMilliseconds: Double?, disks: [DiskRestorePoint], writer: String
+  ) {
+    format = Document.format
+    self.id = id
+    self.collection = collection.name
+    collectionID = collection.id
+    self.sequence = sequence
+    self.parent = parent
+    self.created = created
+    self.finished = finished
+    self.consistency = consistency
+    self.consistencyReasons = consistencyReasons
+    self.freezeWindowMilliseconds = freezeWindowMilliseconds
+    chunkSize = collection.chunkSize
+    fingerprintSecret = collection.fingerprintSecret
+    self.disks = disks
+    self.writer = writer
+  }
+
+  package static func objectName(_ collection: String, _ id: String) -> String {
+    "collections/\(collection)/\(id).json"
+  }
+
+  package var secret: FingerprintSecret? {
+    bytes(hexadecimal: fingerprintSecret).flatMap(FingerprintSecret.init)
+  }
+
+  /// Reads the document of a point and checks that it is the one that was asked for.
+  package static func read(
+    _ store: any ObjectStore, _ collection: String, _ id: String
+  ) throws(StrobeError) -> RestorePoint {
+    let name = objectName(collection, id)
+    let bytes = try store.get(name, limit: Document.sizeLimit)
+    let point = try Document.decode(RestorePoint.self, bytes, name: name)
+    guard point.id == id, point.collection == collection, point.secret != nil,
+      ChunkGeometry.isValid(chunkSize: point.chunkSize), !point.disks.isEmpty,
+      point.disks.allSatisfy({ disk in
+        disk.size >= 0 && disk.size % 512 == 0 && disk.size < Int.max >> 8 && !disk.layers.isEmpty
+          && disk.layers.allSatisfy { ObjectID($0) != nil }
+      })
+    else { throw .damaged(name, expected: "restore point \(id) of \(collection)", found: "other fields") }
+    return point
+  }
+}
+
+extension DiskRestorePoint {
+  package var layerIDs: [ObjectID] { layers.compactMap { ObjectID($0) } }
+}
