@@ -38,7 +38,7 @@ let package = Package(
 
     .target(name: "CommandLineArguments", swiftSettings: room),
     .executableTarget(
-      name: "strobe", dependencies: ["Engine", "CommandLineArguments", "Platform", "CLinux"],
+      name: "strobe", dependencies: ["Engine", "SnapshotRepository", "CommandLineArguments", "Platform", "CLinux"],
       swiftSettings: room),
   ]
 )

@@ -13,6 +13,12 @@ public final class Progress: Sendable {
 
   public init() {}
 
+  /// Bytes read from a device or written to it, or checked.
+  public var transferred: Int { transferredBytes.load(ordering: .relaxed) }
+
+  /// Sets the total, in bytes, before the work begins.
+  package func expect(_ bytes: Int) { totalBytes.store(bytes, ordering: .relaxed) }
+
   package func add(done: Int = 0, transferred: Int = 0, stored: Int = 0) {
     doneBytes.wrappingAdd(done, ordering: .relaxed)
     transferredBytes.wrappingAdd(transferred, ordering: .relaxed)

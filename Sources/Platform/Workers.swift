@@ -48,6 +48,14 @@ private final class ThreadBody: Sendable {
   init(_ body: @escaping @Sendable () -> Void) { self.body = body }
 }
 
+/// Runs `body` on a thread of its own.
+///
+/// - Returns: what waits for its end, or nil when there is no thread to be had.
+package func inBackground(_ body: @escaping @Sendable () -> Void) -> (() -> Void)? {
+  guard let thread = startThread(body) else { return nil }
+  return { pthread_join(thread, nil) }
+}
+
 private func startThread(_ body: @escaping @Sendable () -> Void) -> pthread_t? {
   var thread = pthread_t()
   let context = unsafe Unmanaged.passRetained(ThreadBody(body))

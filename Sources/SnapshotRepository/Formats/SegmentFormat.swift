@@ -103,6 +103,10 @@ package struct ChunkLocation: Equatable, Sendable {
     self.offset = offset
   }
 
+  package func renumbered(_ segment: UInt32) -> ChunkLocation {
+    ChunkLocation(segment: segment, length: length, offset: offset)
+  }
+
   package init(at address: UnsafeRawPointer) {
     unsafe segment = address.littleEndian(at: 0)
     unsafe length = address.littleEndian(at: 4)

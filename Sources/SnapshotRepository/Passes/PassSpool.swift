@@ -29,10 +29,11 @@ package final class PassSpool: Sendable {
     try unsafe file.write(entries, at: position * Self.entrySize)
   }
 
-  /// Sets in `map` every chunk of `group` that `changed` and `stored` name.
+  /// Sets in `map` every chunk of `group` that `changed` and `stored` name; `renumber` turns a pass's
+  /// segment number into that of the layer.
   package func read(
     group: Int, changed: ChunkBitmap, stored: ChunkBitmap, into map: GroupMap,
-    scratch: UnsafeMutableRawBufferPointer
+    scratch: UnsafeMutableRawBufferPointer, renumber: (UInt32) -> UInt32
   ) throws(StrobeError) {
     let firstWord = group * ChunkGeometry.wordsPerGroup
     let words = firstWord..<min(firstWord + ChunkGeometry.wordsPerGroup, changed.wordCount)
@@ -47,7 +48,8 @@ package final class PassSpool: Sendable {
       forEachBit(of: stored[word: word]) { bit in
         let index = (word - firstWord) * 64 + bit
         let entry = unsafe UnsafeRawPointer(bytes.baseAddress!) + index * Self.entrySize
-        unsafe map.set(index, Fingerprint(at: entry), ChunkLocation(at: entry + Fingerprint.byteCount))
+        let location = unsafe ChunkLocation(at: entry + Fingerprint.byteCount)
+        map.set(index, unsafe Fingerprint(at: entry), location.renumbered(renumber(location.segment)))
       }
     }
   }

@@ -1,0 +1,45 @@
+import Platform
+public import SnapshotRepository
+
+/// Where a disk of a restore point goes.
+public struct RestoreTarget: Sendable, Equatable {
+  public let disk: String
+  /// A block device, or the name of a file to be made.
+  public let path: String
+
+  public init(disk: String, path: String) {
+    self.disk = disk
+    self.path = path
+  }
+}
+
+/// What a restore may destroy, and how it works.
+public struct RestoreOptions: Sendable {
+  /// Replace a file that is there already.
+  public var overwritesFiles = false
+  /// Write to a device that the collection takes its points of.
+  public var overwritesSources = false
+  /// Threads; nil: one a processor.
+  public var workerCount: Int?
+
+  public init() {}
+}
+
+/// What a restore did.
+public struct RestoreReport: Sendable {
+  public struct Disk: Sendable {
+    public let name: String
+    public let target: String
+    /// Bytes of the disk.
+    public let size: Int
+    /// Bytes of content written.
+    public let writtenBytes: Int
+    /// Bytes of the target beyond the disk's end, which were left as they are.
+    public let untouchedBytes: Int
+  }
+
+  public let point: RestorePoint
+  public let disks: [Disk]
+  /// Wall-clock seconds.
+  public let seconds: Double
+}

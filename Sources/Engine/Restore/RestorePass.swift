@@ -1,0 +1,187 @@
+import BlockDevices
+import ChangeDetection
+import Platform
+import SnapshotRepository
+import Synchronization
+
+// Restoring one disk: first what is zeros, in ranges as long as they come, then the chunks, in stripes
+// that the workers claim. Every chunk is checked before it is written; at the end everything is flushed.
+//
+// Memory of a worker: 2 MiB of records and 4 buffers of 1 MiB, more with chunks above 1 MiB.
+
+/// One disk on its way to its target.
+final class RestorePass: Sendable {
+  let disk: DiskRestorePoint
+  let chain: Chain
+  let reader: ChunkReader
+  let target: DiskTarget
+  let progress: Progress
+  let stop: CancellationFlag
+  private let nextStripe = Atomic<Int>(0)
+  private let written = Atomic<Int>(0)
+
+  static let memoryBudget = 160 << 20
+
+  init(
+    _ repository: Repository, _ point: RestorePoint, _ disk: DiskRestorePoint, target: DiskTarget,
+    progress: Progress, stop: CancellationFlag
+  ) throws(StrobeError) {
+    guard let secret = point.secret else { preconditionFailure("a point that was read has a secret") }
+    self.disk = disk
+    chain = try Chain(
+      repository.store, layers: disk.layerIDs,
+      geometry: ChunkGeometry(diskSize: disk.size, chunkSize: point.chunkSize))
+    reader = ChunkReader(repository.store, secret, segments: chain.segments)
+    self.target = target
+    self.progress = progress
+    self.stop = stop
+  }
+
+  /// Bytes of content written so far.
+  var writtenBytes: Int { written.load(ordering: .relaxed) }
+
+  func run(workerCount: Int?) throws(StrobeError) {
+    try zero()
+    let requestSize = max(1 << 20, chain.geometry.chunkSize)
+    let perWorker = 4 * requestSize + ChunkStream.memorySize(chunkSize: chain.geometry.chunkSize)
+    let count = max(1, min(workerCount ?? processorCount(), Self.memoryBudget / perWorker))
+    try onWorkers(count, stop: stop) { _ throws(StrobeError) in
+      var worker = try RestoreWorker(self, requestSize: requestSize)
+      try worker.run()
+    }
+    try target.finish()
+  }
+
+  /// Zeroes every range without content; a new file has nothing but holes.
+  private func zero() throws(StrobeError) {
+    guard target.isDevice else { return }
+    let geometry = chain.geometry
+    var pending = 0..<0
+    let map = GroupMap()
+    let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
+    for group in 0..<geometry.groupCount {
+      try stop.check()
+      try unsafe chain.resolve(group: group, into: map, scratch: scratch.bytes)
+      let positions = geometry.positions(ofGroup: group)
+      for position in positions where !map.isStored(position - positions.lowerBound) {
+        let start = geometry.offset(of: position)
+        let end = start + geometry.length(of: position)
+        if pending.upperBound == start && pending.count < 1 << 30 {
+          pending = pending.lowerBound..<end
+        } else {
+          try target.zero(pending)
+          try stop.check()
+          pending = start..<end
+        }
+      }
+    }
+    try target.zero(pending)
+  }
+
+  private var wordsPerStripe: Int {
+    let stripe = max(1, (4 << 20) / (chain.geometry.chunkSize * ChunkGeometry.chunksPerWord))
+    return min(stripe, ChunkGeometry.wordsPerGroup)
+  }
+
+  /// The chunks of the next stripe, or nil when the disk is done.
+  func claim() throws(StrobeError) -> [PlannedChunk]? {
+    let words = wordsPerStripe
+    while true {
+      try stop.check()
+      let first = nextStripe.wrappingAdd(words, ordering: .relaxed).oldValue
+      guard first < chain.geometry.wordCount else { return nil }
+      let group = first / ChunkGeometry.wordsPerGroup
+      let firstPosition = group * ChunkGeometry.chunksPerGroup
+      let range = (first % ChunkGeometry.wordsPerGroup)..<(first % ChunkGeometry.wordsPerGroup + words)
+      var chunks: [PlannedChunk] = []
+      if chain.touches(group: group) {
+        chunks = try chain.resolved(group: group).plan(words: range, firstPosition: firstPosition)
+      }
+      let start = first * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize
+      let end = min(start + words * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize, disk.size)
+      let content = chunks.reduce(0) { $0 + chain.geometry.length(of: $1.position) }
+      progress.add(done: end - start - content)
+      if !chunks.isEmpty { return chunks }
+    }
+  }
+
+  func count(_ bytes: Int) {
+    written.wrappingAdd(bytes, ordering: .relaxed)
+    progress.add(done: bytes, transferred: bytes)
+  }
+}
+
+/// One worker of a restore.
+struct RestoreWorker: ~Copyable {
+  private let pass: RestorePass
+  private var stream: ChunkStream
+  private var sink: TargetSink
+
+  init(_ pass: RestorePass, requestSize: Int) throws(StrobeError) {
+    self.pass = pass
+    stream = ChunkStream(pass.reader, pass.chain.geometry)
+    sink = try TargetSink(pass, requestSize: requestSize)
+  }
+
+  mutating func run() throws(StrobeError) {
+    var current = try pass.claim()
+    while let chunks = current {
+      // The next stripe's records are on their way while this one is decompressed.
+      let next = try pass.claim()
+      if let next { stream.prefetch(next) }
+      try stream.read(chunks, into: &sink)
+      try sink.flush()
+      current = next
+    }
+    try sink.finish()
+  }
+}
+
+/// Collects consecutive chunks into large writes.
+private struct TargetSink: ~Copyable, ChunkSink {
+  private let pass: RestorePass
+  private var pipeline: WritePipeline
+  private let requestSize: Int
+  private var start = 0
+  private var used = 0
+
+  init(_ pass: RestorePass, requestSize: Int) throws(StrobeError) {
+    self.pass = pass
+    self.requestSize = requestSize
+    pipeline = try WritePipeline(target: pass.target, depth: 4, requestSize: requestSize, stop: pass.stop)
+  }
+
+  mutating func place(for position: Int, length: Int) throws(StrobeError) -> UnsafeMutableRawBufferPointer {
+    let offset = pass.chain.geometry.offset(of: position)
+    if used > 0 && (offset != start + used || used + length > requestSize) { try flush() }
+    if used == 0 { start = offset }
+    return unsafe UnsafeMutableRawBufferPointer(rebasing: pipeline.buffer[used..<(used + length)])
+  }
+
+  mutating func completed(_ position: Int) throws(StrobeError) {
+    used += pass.chain.geometry.length(of: position)
+  }
+
+  mutating func failed(_ position: Int, _ error: StrobeError) throws(StrobeError) {
+    guard error.isDamage || error.reason == .notFound else { throw error }
+    let offset = pass.chain.geometry.offset(of: position)
+    let end = offset + pass.chain.geometry.length(of: position)
+    throw error.explained(
+      "disk \(pass.disk.name), bytes \(offset) to \(end - 1): \(error.message)",
+      advice: "run strobe verify to see what is damaged; other points may still hold these bytes")
+  }
+
+  mutating func flush() throws(StrobeError) {
+    guard used > 0 else { return }
+    try pass.stop.check()
+    let count = used
+    used = 0
+    try pipeline.write(count: count, at: start)
+    pass.count(count)
+  }
+
+  mutating func finish() throws(StrobeError) {
+    try flush()
+    try pipeline.drain()
+  }
+}

@@ -1,0 +1,102 @@
+import BlockDevices
+public import Platform
+import SnapshotRepository
+
+extension SnapshotEngine {
+  /// Writes disks of a restore point to devices or new files, bit for bit.
+  ///
+  /// Every chunk is checked before it is written; what is zeros is skipped, punched or zeroed; at the end
+  /// everything is flushed. A file gets its name only when it is complete. All targets are checked
+  /// before the first is written to.
+  ///
+  /// - Parameters:
+  ///   - targets: disks of the point; those that are not named are left out.
+  ///   - progress: raised while the pass runs; bytes.
+  /// - Throws: `refused` and `busy` for targets that must not be written to, `damaged` for a chunk that
+  ///   is not what was stored, `system` when a target fills up or fails.
+  public func restore(
+    _ reference: PointReference, _ targets: [RestoreTarget], _ options: RestoreOptions = RestoreOptions(),
+    progress: Progress = Progress(), stop: CancellationFlag = CancellationFlag()
+  ) throws(StrobeError) -> RestoreReport {
+    let start = monotonicSeconds()
+    let (point, lock) = try hold(reference)
+    defer { lock.release() }
+    let disks = try select(targets, of: point)
+    let check = TargetCheck(
+      collection: point.collection, sources: sources(of: point), options: options,
+      repositoryFolder: repository.localFolder)
+    var passes: [RestorePass] = []
+    do throws(StrobeError) {
+      for (disk, target) in zip(disks, targets) {
+        let open = try check.open(disk, absolutePath(target.path))
+        do throws(StrobeError) {
+          passes.append(
+            try RestorePass(repository, point, disk, target: open, progress: progress, stop: stop))
+        } catch {
+          open.abandon()
+          throw error
+        }
+      }
+      progress.expect(disks.reduce(0) { $0 + $1.size })
+      for pass in passes { try pass.run(workerCount: options.workerCount) }
+    } catch {
+      for pass in passes { pass.target.abandon() }
+      throw error
+    }
+    let reports = passes.map {
+      RestoreReport.Disk(
+        name: $0.disk.name, target: $0.target.path, size: $0.disk.size, writtenBytes: $0.writtenBytes,
+        untouchedBytes: $0.target.size - $0.disk.size)
+    }
+    return RestoreReport(point: point, disks: reports, seconds: monotonicSeconds() - start)
+  }
+
+  private func select(
+    _ targets: [RestoreTarget], of point: RestorePoint
+  ) throws(StrobeError) -> [DiskRestorePoint] {
+    let names = point.disks.map(\.name).joined(separator: ", ")
+    guard !targets.isEmpty else {
+      throw StrobeError(
+        .usage, "no target is named", advice: "name one with --disk NAME=TARGET; the disks are: \(names)")
+    }
+    var disks: [DiskRestorePoint] = []
+    for (index, target) in targets.enumerated() {
+      guard let disk = point.disks.first(where: { $0.name == target.disk }) else {
+        throw StrobeError(
+          .notFound, "the point has no disk \(Names.quoted(target.disk))", advice: "its disks are: \(names)")
+      }
+      guard !disks.contains(where: { $0.name == disk.name }) else {
+        throw StrobeError(.usage, "disk \(disk.name) is named twice", advice: "restore it to one target at a time")
+      }
+      for other in targets[..<index] where try Self.isSame(other.path, target.path) {
+        throw StrobeError(
+          .usage, "disks \(other.disk) and \(target.disk) have the same target, \(target.path)",
+          advice: "give each its own")
+      }
+      disks.append(disk)
+    }
+    return disks
+  }
+
+  private static func isSame(_ left: String, _ right: String) throws(StrobeError) -> Bool {
+    if absolutePath(left) == absolutePath(right) { return true }
+    guard let first = try FileFacts(path: left), let second = try FileFacts(path: right) else {
+      let folders = (resolvedPath(parentDirectory(left)), resolvedPath(parentDirectory(right)))
+      return folders.0 != nil && folders.0 == folders.1 && lastComponent(left) == lastComponent(right)
+    }
+    if first.isBlockDevice && second.isBlockDevice { return first.specialDevice == second.specialDevice }
+    return first.isSameFile(as: second)
+  }
+
+  /// Where the collection's disks are: as the point says and as the collection remembers.
+  private func sources(of point: RestorePoint) -> [String] {
+    let remembered = (try? CollectionRecord.read(repository.store, point.collection))?.disks ?? []
+    return point.disks.map(\.source) + remembered.map(\.source)
+  }
+
+  /// Opens a point and holds it against deletion.
+  func hold(_ reference: PointReference) throws(StrobeError) -> (point: RestorePoint, lock: any StoreLock) {
+    let id = try resolve(reference)
+    return try repository.hold(reference.collection, id)
+  }
+}

@@ -1,0 +1,100 @@
+import BlockDevices
+import Platform
+import SnapshotRepository
+
+/// What a target has to be before anything is written to it.
+struct TargetCheck {
+  let collection: String
+  /// Paths that the collection takes its points of.
+  let sources: [String]
+  let options: RestoreOptions
+  let repositoryFolder: String
+
+  /// Opens the target of one disk, or says why it must not be written to.
+  func open(_ disk: DiskRestorePoint, _ path: String) throws(StrobeError) -> DiskTarget {
+    guard let facts = try FileFacts(path: path) else {
+      return try newFile(disk, path, replaces: false)
+    }
+    if facts.isRegularFile { return try existingFile(disk, path, facts) }
+    guard facts.isBlockDevice else {
+      throw StrobeError(
+        .usage, "target \(path) is neither a block device nor a file",
+        advice: facts.isDirectory ? "name a file in it, such as \(path)/\(disk.name).raw" : nil)
+    }
+    try refuseSource(path, facts)
+    try refuseUse(path, facts)
+    let target = try DiskTarget(device: path)
+    guard target.size >= disk.size else {
+      throw StrobeError(
+        .refused, "target \(path) has \(target.size) bytes, disk \(disk.name) needs \(disk.size)",
+        advice: "choose a target of at least that size")
+    }
+    return target
+  }
+
+  private func newFile(
+    _ disk: DiskRestorePoint, _ path: String, replaces: Bool
+  ) throws(StrobeError) -> DiskTarget {
+    let folder = parentDirectory(path)
+    guard let place = try FileFacts(path: folder), place.isDirectory else {
+      throw StrobeError(.notFound, "target \(path): there is no directory \(folder)", advice: "make it first")
+    }
+    if path.hasPrefix("/dev/") || resolvedPath(folder)?.hasPrefix("/dev") == true,
+      try FileFacts(path: "/dev")?.device == place.device
+    {
+      throw StrobeError(.notFound, "target \(path): there is no such device", advice: "lsblk lists the devices")
+    }
+    if let real = resolvedPath(folder), let home = resolvedPath(repositoryFolder),
+      (real + "/").hasPrefix(home + "/")
+    {
+      throw StrobeError(.refused, "target \(path) is inside the repository", advice: "choose another place")
+    }
+    return try DiskTarget(newFile: path, size: disk.size, replaces: replaces)
+  }
+
+  private func existingFile(
+    _ disk: DiskRestorePoint, _ path: String, _ facts: FileFacts
+  ) throws(StrobeError) -> DiskTarget {
+    try refuseSource(path, facts)
+    try refuseUse(path, facts)
+    guard options.overwritesFiles || options.overwritesSources else {
+      throw StrobeError(
+        .refused, "target \(path) exists already", advice: "choose another name, or replace it with --overwrite")
+    }
+    let loops = DeviceTree.loopDevices(backedBy: facts).compactMap(DeviceTree.name(of:))
+    if let loop = loops.first {
+      throw StrobeError(
+        .busy, "target \(path) is attached to /dev/\(loop)",
+        advice: "restore to /dev/\(loop), or detach it with: losetup -d /dev/\(loop)")
+    }
+    return try newFile(disk, resolvedPath(path) ?? path, replaces: true)
+  }
+
+  private func refuseSource(_ path: String, _ facts: FileFacts) throws(StrobeError) {
+    guard !options.overwritesSources else { return }
+    for source in sources {
+      guard let other = try FileFacts(path: source) else { continue }
+      let isSame =
+        facts.isBlockDevice
+        ? other.isBlockDevice && other.specialDevice == facts.specialDevice : other.isSameFile(as: facts)
+      if isSame {
+        throw StrobeError(
+          .refused, "target \(path) is a disk of collection \(collection) itself",
+          advice: "roll it back with --overwrite-source, or choose another target")
+      }
+    }
+  }
+
+  private func refuseUse(_ path: String, _ facts: FileFacts) throws(StrobeError) {
+    let use = try DiskUse(of: facts, path: path)
+    if let mount = use.mounts.first {
+      throw StrobeError(
+        .busy, "target \(path) is mounted at \(mount.mountPoint)", advice: "unmount it: umount \(mount.mountPoint)")
+    }
+    if let reason = use.otherWriter {
+      throw StrobeError(
+        .busy, "target \(path) is in use: \(reason)",
+        advice: "stop what holds it (lsblk, fuser -v \(path))")
+    }
+  }
+}

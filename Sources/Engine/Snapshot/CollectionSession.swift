@@ -1,0 +1,112 @@
+import BlockDevices
+import ChangeDetection
+import Platform
+import SnapshotRepository
+
+/// A collection prepared for one snapshot: its record, its newest point held against deletion, and its
+/// disks opened.
+final class CollectionSession {
+  private let repository: Repository
+  private let record: CollectionRecord
+  private let isNew: Bool
+  private let parent: RestorePoint?
+  private let parentLock: (any StoreLock)?
+  private let sequence: Int
+  private let disks: [CollectionRecord.Disk]
+  private let plans: [DiskPlan]
+  private let options: SnapshotOptions
+  private(set) var warnings: [String]
+
+  /// The collection's writer lock must be held.
+  init(
+    _ repository: Repository, _ name: String, _ options: SnapshotOptions
+  ) throws(StrobeError) {
+    var warnings: [String] = []
+    let index = try PointIndex.load(repository, name)
+    for error in index.unreadable { warnings.append("\(error.message); it is passed over") }
+    let (parent, lock) = try Self.holdNewest(repository, name, index, &warnings)
+    let known = try Self.record(repository, name, parent: parent, &warnings)
+    let chunkSize = try Self.chunkSize(repository, known, options)
+    let disks = try DiskSelection.select(
+      remembered: known?.disks ?? [], options, collection: name)
+    let remembered = known?.disks.map(\.name) ?? []
+    let sources = try DiskSelection.open(disks, isRemembered: remembered.contains)
+    let record = known ?? CollectionRecord(name: name, chunkSize: chunkSize, disks: disks)
+    self.repository = repository
+    self.record = record.remembering(disks)
+    self.disks = disks
+    self.parent = parent
+    self.options = options
+    self.warnings = warnings
+    parentLock = lock
+    isNew = known == nil || known != self.record
+    sequence = (index.points.last?.sequence ?? 0) + 1
+    plans = zip(disks, sources).map { disk, source in
+      DiskPlan.make(
+        repository, record, name: disk.name, source: source, parent: parent,
+        mayDiffer: options.sameDisks.contains(disk.name))
+    }
+  }
+
+  /// The newest point that can be read, held against deletion.
+  private static func holdNewest(
+    _ repository: Repository, _ name: String, _ index: PointIndex, _ warnings: inout [String]
+  ) throws(StrobeError) -> (RestorePoint?, (any StoreLock)?) {
+    for summary in index.points.reversed() {
+      do throws(StrobeError) {
+        let (point, lock) = try repository.hold(name, summary.id)
+        return (point, lock)
+      } catch {
+        // Deleted meanwhile, or damaged since it was indexed: the one before will do.
+        if error.isDamage {
+          warnings.append("\(error.message); it is passed over")
+          continue
+        }
+        guard error.reason == .notFound || error.reason == .busy else { throw error }
+      }
+    }
+    return (nil, nil)
+  }
+
+  private static func record(
+    _ repository: Repository, _ name: String, parent: RestorePoint?, _ warnings: inout [String]
+  ) throws(StrobeError) -> CollectionRecord? {
+    do throws(StrobeError) {
+      return try CollectionRecord.read(repository.store, name)
+    } catch {
+      if error.reason == .notFound && parent == nil { return nil }
+      guard error.isDamage || error.reason == .notFound, let parent else { throw error }
+      warnings.append("\(error.message); it was made again from point \(parent.id)")
+      return CollectionRecord(recoveredFrom: parent)
+    }
+  }
+
+  private static func chunkSize(
+    _ repository: Repository, _ known: CollectionRecord?, _ options: SnapshotOptions
+  ) throws(StrobeError) -> Int {
+    if let asked = options.chunkSize {
+      guard ChunkGeometry.isValid(chunkSize: asked) else { throw Repository.invalidChunkSize(asked) }
+      if let known, known.chunkSize != asked {
+        throw StrobeError(
+          .usage, "collection \(known.name) has chunks of \(known.chunkSize) bytes, which can't be changed",
+          advice: "leave --chunk-size out, or start another collection")
+      }
+      return asked
+    }
+    return known?.chunkSize ?? repository.configuration.defaultChunkSize
+  }
+
+  func run(
+    progress: Progress, stop: CancellationFlag
+  ) throws(StrobeError) -> (RestorePoint, [String]) {
+    // Before the pass: a point must never be there without its collection's record. A new one is
+    // harmless when the pass fails.
+    if isNew { try record.write(repository.store) }
+    let pass = SnapshotPass(
+      repository, record, plans: plans, parent: parent, sequence: sequence, options: options,
+      progress: progress, stop: stop)
+    return try pass.run()
+  }
+
+  func release() { parentLock?.release() }
+}

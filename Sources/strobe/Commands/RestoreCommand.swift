@@ -1,0 +1,107 @@
+import CommandLineArguments
+import Engine
+import Platform
+
+enum RestoreCommand: Command {
+  private static let point = Argument("POINT", help: "COLLECTION@latest, @-N, @ID or @TIME")
+  private static let disk = RepeatedOption(
+    "disk", short: "d", value: "NAME=TARGET",
+    help: "Restore this disk to a block device, or to a sparse file that is made")
+  private static let directory = Option(
+    "to", value: "DIR", help: "Restore all disks to files DIR/NAME.raw")
+  private static let overwrite = Flag("overwrite", help: "Replace files that are there already")
+  private static let overwriteSource = Flag(
+    "overwrite-source", help: "Roll back: write to a disk that the collection is taken of")
+  private static let workers = Option("workers", value: "N", help: "Threads; one a processor unless given")
+
+  static let declaration = CommandDeclaration(
+    name: "restore", summary: "Write disks of a restore point to devices or files",
+    discussion: """
+      Every chunk is checked before it is written. A device must not be mounted or held by another \
+      program; what it holds is overwritten. A file gets its name only when it is complete.
+      """,
+    arguments: [point], options: [disk, directory, overwrite, overwriteSource, workers],
+    examples: [
+      Example("strobe restore web@latest --disk os=/dev/vg/new --disk data=data.raw", ""),
+      Example("strobe restore web@2026-11-21T08:00Z --to /srv/restored", "All disks, as they were at eight"),
+    ],
+    exitStatuses: [
+      ExitStatus(0, "Done"), ExitStatus(1, "Failed; a target device may be half written"),
+      ExitStatus(2, "Wrong usage"), ExitStatus(130, "Interrupted; a target device may be half written"),
+    ])
+
+  private struct Output: Encodable {
+    struct Disk: Encodable {
+      let name: String
+      let target: String
+      let size: Int
+      let writtenBytes: Int
+      let untouchedBytes: Int
+    }
+
+    let collection: String
+    let point: String
+    let disks: [Disk]
+    let seconds: Double
+  }
+
+  static func run(_ values: ParsedValues) throws -> Int32 {
+    let reference = try PointReference(values[point])
+    var targets = try values.parse(disk, as: .assignment).map { RestoreTarget(disk: $0.name, path: $0.value) }
+    let engine = try Common.engine(values)
+    if let directory = values[directory] {
+      let named = targets.map(\.disk)
+      targets += try engine.describe(reference).point.disks.filter { !named.contains($0.name) }.map {
+        RestoreTarget(disk: $0.name, path: "\(directory)/\($0.name).raw")
+      }
+    }
+    var options = RestoreOptions()
+    options.overwritesFiles = values[overwrite]
+    options.overwritesSources = values[overwriteSource]
+    options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
+    let report = try run(engine, reference, targets, options, values)
+    if values[Common.json] {
+      try Console.print(json: output(report))
+    } else if !values[Common.quiet] {
+      print(report)
+    }
+    return 0
+  }
+
+  private static func run(
+    _ engine: SnapshotEngine, _ reference: PointReference, _ targets: [RestoreTarget],
+    _ options: RestoreOptions, _ values: ParsedValues
+  ) throws -> RestoreReport {
+    do {
+      return try ProgressLine.during("restoring", values) {
+        try engine.restore(reference, targets, options, progress: $0, stop: Common.stop)
+      }
+    } catch let error as StrobeError where error.reason == .cancelled {
+      let devices = targets.map(\.path).filter { $0.hasPrefix("/dev/") }
+      if !devices.isEmpty { Console.warning("half written: " + devices.joined(separator: ", ")) }
+      throw error
+    }
+  }
+
+  private static func print(_ report: RestoreReport) {
+    let written = report.disks.reduce(0) { $0 + $1.writtenBytes }
+    Console.print(
+      "\(report.point.collection)@\(report.point.id.prefix(12)) of \(report.point.created) restored in "
+        + "\(Units.duration(report.seconds)), \(Units.rate(written, report.seconds)) written")
+    for disk in report.disks {
+      let rest = disk.untouchedBytes > 0 ? "; the last \(Units.size(disk.untouchedBytes)) of the target are untouched" : ""
+      Console.print(
+        "  \(disk.name) → \(disk.target): \(Units.size(disk.size)), \(Units.size(disk.writtenBytes)) written\(rest)")
+    }
+  }
+
+  private static func output(_ report: RestoreReport) -> Output {
+    Output(
+      collection: report.point.collection, point: report.point.id,
+      disks: report.disks.map {
+        .init(
+          name: $0.name, target: $0.target, size: $0.size, writtenBytes: $0.writtenBytes,
+          untouchedBytes: $0.untouchedBytes)
+      }, seconds: report.seconds)
+  }
+}

@@ -1,0 +1,75 @@
+import Engine
+import SnapshotRepository
+
+/// A restore point as `--json` shows it; keys don't change.
+struct PointJSON: Encodable {
+  struct Disk: Encodable {
+    let name: String
+    let source: String
+    let identity: String
+    let size: Int
+    let logicalSectorSize: Int
+    let changeSource: String
+    let newChainReason: String?
+    let changedChunks: Int
+    let clearedChunks: Int
+    let changedBytes: Int
+    let storedBytes: Int
+    let readBytes: Int
+    let layers: [Layer]
+  }
+
+  struct Layer: Encodable {
+    let id: String
+    let isKeyframe: Bool?
+    let changedChunks: Int?
+    let storedChunks: Int?
+    let size: Int?
+  }
+
+  let collection: String
+  let id: String
+  let sequence: Int
+  let parent: String?
+  let created: String
+  let finished: String
+  let consistency: String
+  let consistencyReasons: [String]
+  let freezeWindowMilliseconds: Double?
+  let chunkSize: Int
+  let writer: String
+  let disks: [Disk]
+  let seconds: Double?
+  let warnings: [String]?
+
+  init(_ point: RestorePoint, seconds: Double? = nil, warnings: [String]? = nil, layers: [[PointDescription.Layer]]? = nil) {
+    collection = point.collection
+    id = point.id
+    sequence = point.sequence
+    parent = point.parent
+    created = point.created.description
+    finished = point.finished.description
+    consistency = point.consistency.rawValue
+    consistencyReasons = point.consistencyReasons
+    freezeWindowMilliseconds = point.freezeWindowMilliseconds
+    chunkSize = point.chunkSize
+    writer = point.writer
+    self.seconds = seconds
+    self.warnings = warnings
+    disks = point.disks.enumerated().map { index, disk in
+      let described = layers?[index].map {
+        Layer(
+          id: $0.id, isKeyframe: $0.isKeyframe, changedChunks: $0.changedChunks,
+          storedChunks: $0.storedChunks, size: $0.size)
+      }
+      return Disk(
+        name: disk.name, source: disk.source, identity: disk.identity, size: disk.size,
+        logicalSectorSize: disk.logicalSectorSize, changeSource: disk.changeSource.rawValue,
+        newChainReason: disk.newChainReason, changedChunks: disk.changedChunks,
+        clearedChunks: disk.clearedChunks, changedBytes: disk.changedBytes,
+        storedBytes: disk.storedBytes, readBytes: disk.readBytes,
+        layers: described
+          ?? disk.layers.map { Layer(id: $0, isKeyframe: nil, changedChunks: nil, storedChunks: nil, size: nil) })
+    }
+  }
+}
