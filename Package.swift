@@ -40,5 +40,33 @@ let package = Package(
     .executableTarget(
       name: "strobe", dependencies: ["Engine", "SnapshotRepository", "CommandLineArguments", "Platform", "CLinux"],
       swiftSettings: room),
+
+    // Tests mirror the rooms. `CommandTests` run the built program.
+    .target(
+      name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport", swiftSettings: room),
+    .testTarget(
+      name: "PlatformTests", dependencies: ["Platform", "CLinux", "TestSupport"], swiftSettings: room),
+    .testTarget(
+      name: "BlockDevicesTests", dependencies: ["BlockDevices", "Platform", "TestSupport"],
+      swiftSettings: room),
+    .testTarget(
+      name: "ChangeDetectionTests", dependencies: ["ChangeDetection", "Platform", "TestSupport"],
+      swiftSettings: room),
+    .testTarget(
+      name: "ChunkCodecTests", dependencies: ["ChunkCodec", "Platform", "TestSupport"],
+      swiftSettings: room),
+    .testTarget(
+      name: "SnapshotRepositoryTests",
+      dependencies: ["SnapshotRepository", "ChangeDetection", "ChunkCodec", "Platform", "TestSupport"],
+      resources: [.copy("Golden")], swiftSettings: room),
+    .testTarget(
+      name: "EngineTests",
+      dependencies: [
+        "Engine", "SnapshotRepository", "BlockDevices", "ChangeDetection", "Platform", "TestSupport",
+      ], swiftSettings: room),
+    .testTarget(
+      name: "CommandLineArgumentsTests", dependencies: ["CommandLineArguments"], swiftSettings: room),
+    .testTarget(
+      name: "CommandTests", dependencies: ["strobe", "Platform", "TestSupport"], swiftSettings: room),
   ]
 )
