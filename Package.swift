@@ -62,7 +62,8 @@ let package = Package(
     .testTarget(
       name: "EngineTests",
       dependencies: [
-        "Engine", "SnapshotRepository", "BlockDevices", "ChangeDetection", "Platform", "TestSupport",
+        "Engine", "SnapshotRepository", "BlockDevices", "ChangeDetection", "Platform", "CLinux",
+        "TestSupport",
       ], swiftSettings: room),
     .testTarget(
       name: "CommandLineArgumentsTests", dependencies: ["CommandLineArguments"], swiftSettings: room),

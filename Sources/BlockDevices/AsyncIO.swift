@@ -15,18 +15,12 @@ package import Platform
   private let memory: UnsafeMutableRawPointer
   private let requests: UnsafeMutablePointer<iocb>
   private let events: UnsafeMutablePointer<io_event>
-  private var context: io_context_t?
+  private let context: AsyncContext
+  private var inFlight = 0
 
   package init(slotCount: Int, slotSize: Int) throws(StrobeError) {
-    precondition(slotCount > 0 && slotSize > 0 && slotSize % 4096 == 0)
-    var context: io_context_t?
-    let result = unsafe io_queue_init(Int32(slotCount), &context)
-    guard result == 0 else {
-      throw StrobeError.system(-result, call: "io_setup", object: "asynchronous I/O").explained(
-        "asynchronous I/O is not to be had: \(unsafe String(cString: strerror(-result)))",
-        advice: "raise fs.aio-max-nr with sysctl")
-    }
-    unsafe self.context = context
+    precondition(slotCount > 0 && slotCount <= AsyncContext.capacity && slotSize > 0 && slotSize % 4096 == 0)
+    context = try AsyncContext.take()
     self.slotCount = slotCount
     self.slotSize = slotSize
     unsafe memory = .allocate(byteCount: slotCount * slotSize, alignment: 4096)
@@ -37,8 +31,8 @@ package import Platform
   }
 
   deinit {
-    // Waits for what is in flight.
-    unsafe io_queue_release(context)
+    // Waits for what is in flight: until then the kernel writes to the buffers.
+    context.giveBack(inFlight: inFlight)
     unsafe memory.deallocate()
     unsafe requests.deallocate()
     unsafe events.deallocate()
@@ -49,7 +43,7 @@ package import Platform
   }
 
   /// Starts reading `count` bytes at `offset` into the slot's buffer.
-  package func startRead(
+  package mutating func startRead(
     slot: Int, _ descriptor: Int32, count: Int, at offset: Int
   ) throws(StrobeError) {
     unsafe io_prep_pread(requests + slot, descriptor, address(ofSlot: slot), count, Int64(offset))
@@ -57,18 +51,21 @@ package import Platform
   }
 
   /// Starts writing the first `count` bytes of the slot's buffer at `offset`.
-  package func startWrite(
+  package mutating func startWrite(
     slot: Int, _ descriptor: Int32, count: Int, at offset: Int
   ) throws(StrobeError) {
     unsafe io_prep_pwrite(requests + slot, descriptor, address(ofSlot: slot), count, Int64(offset))
     try submit(slot)
   }
 
-  private func submit(_ slot: Int) throws(StrobeError) {
+  private mutating func submit(_ slot: Int) throws(StrobeError) {
     var request: UnsafeMutablePointer<iocb>? = unsafe requests + slot
     while true {
-      let result = unsafe io_submit(context, 1, &request)
-      if result == 1 { return }
+      let result = unsafe io_submit(context.handle, 1, &request)
+      if result == 1 {
+        inFlight += 1
+        return
+      }
       // EAGAIN: the queue of the device is full for the moment.
       if result == -EINTR || result == -EAGAIN || result == 0 {
         usleep(100)
@@ -82,17 +79,18 @@ package import Platform
   /// `result` is a count of bytes, or `-errno`.
   ///
   /// - Throws: ``StrobeError/Reason/cancelled`` soon after `stop` is set, whatever the device does.
-  package func wait(
+  package mutating func wait(
     stop: CancellationFlag, _ ended: (_ slot: Int, _ result: Int) -> Void
   ) throws(StrobeError) {
     while true {
       var patience = timespec(tv_sec: 0, tv_nsec: 100_000_000)
-      let count = unsafe io_getevents(context, 1, slotCount, events, &patience)
+      let count = unsafe io_getevents(context.handle, 1, slotCount, events, &patience)
       if count == 0 || count == -EINTR {
         try stop.check()
         continue
       }
       guard count > 0 else { throw .system(-count, call: "io_getevents", object: "asynchronous I/O") }
+      inFlight -= Int(count)
       for index in 0..<Int(count) {
         let slot = unsafe events[index].obj - requests
         ended(slot, unsafe Int(bitPattern: events[index].res))

@@ -12,7 +12,7 @@ package struct ReadPipeline: ~Copyable {
   }
 
   private let source: DiskSource
-  private let io: AsyncIO
+  private var io: AsyncIO
   private let stop: CancellationFlag
   private var slots: [Slot]
   private var oldest = 0

@@ -9,7 +9,7 @@ package struct WritePipeline: ~Copyable {
   }
 
   private let target: DiskTarget
-  private let io: AsyncIO
+  private var io: AsyncIO
   private let stop: CancellationFlag
   private var busy: [Request?]
   private var current: Int

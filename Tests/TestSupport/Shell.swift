@@ -12,6 +12,8 @@ package enum Shell {
 
   package struct Failure: Error, CustomStringConvertible {
     package let description: String
+
+    package init(description: String) { self.description = description }
   }
 
   /// Runs a program to its end and returns its standard output.

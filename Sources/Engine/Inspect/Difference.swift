@@ -16,6 +16,12 @@ public struct ChangedRange: Sendable, Equatable {
   public let offset: Int
   /// Bytes.
   public let length: Int
+
+  public init(kind: Kind, offset: Int, length: Int) {
+    self.kind = kind
+    self.offset = offset
+    self.length = length
+  }
 }
 
 /// What became of one disk between two points.

@@ -94,11 +94,16 @@ final class RestorePass: Sendable {
       let firstPosition = group * ChunkGeometry.chunksPerGroup
       let range = (first % ChunkGeometry.wordsPerGroup)..<(first % ChunkGeometry.wordsPerGroup + words)
       var chunks: [PlannedChunk] = []
+      var next = first + words
       if chain.touches(group: group) {
         chunks = try chain.resolved(group: group).plan(words: range, firstPosition: firstPosition)
+      } else {
+        // Nothing in the rest of the group: one step over it, unless another worker went on already.
+        let end = (group + 1) * ChunkGeometry.wordsPerGroup
+        if nextStripe.compareExchange(expected: next, desired: end, ordering: .relaxed).exchanged { next = end }
       }
       let start = first * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize
-      let end = min(start + words * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize, disk.size)
+      let end = min(next * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize, disk.size)
       let content = chunks.reduce(0) { $0 + chain.geometry.length(of: $1.position) }
       progress.add(done: end - start - content)
       if !chunks.isEmpty { return chunks }

@@ -87,13 +87,13 @@ struct ScanWorker: ~Copyable {
   }
 
   private mutating func skip(_ holes: UInt64, word: Int, _ stripe: Stripe) {
-    var bytes = 0
-    forEachBit(of: holes) { bit in
-      let position = word * 64 + bit
-      bytes += scan.geometry.length(of: position)
-      markZero(position, stripe.parent)
-    }
+    var bytes = holes.nonzeroBitCount * scan.geometry.chunkSize
+    let last = word * 64 + 63 - holes.leadingZeroBitCount
+    bytes -= scan.geometry.chunkSize - scan.geometry.length(of: last)
     scan.progress.add(done: bytes)
+    // Terabytes of holes pass here: 64 chunks a step where the parent has none of them.
+    if case .zeros = stripe.parent { return }
+    forEachBit(of: holes) { bit in markZero(word * 64 + bit, stripe.parent) }
   }
 
   private mutating func appendRuns(_ bits: UInt64, word: Int, _ stripe: Stripe) {

@@ -35,6 +35,11 @@ package final class Chain: Sendable {
         layers.last?.layerName ?? "a chain", expected: "a disk of \(geometry.diskSize) bytes",
         found: "\(open.last?.header.geometry.diskSize ?? 0)")
     }
+    // A keyframe doesn't say which chunks are zeros: nothing may lie below it.
+    for layer in open.dropFirst() where layer.header.isKeyframe {
+      throw .damaged(
+        layer.header.id.layerName, expected: "a layer that continues a chain", found: "a keyframe")
+    }
     var segments: [ObjectID] = []
     var bases: [Int] = []
     for layer in open {

@@ -32,7 +32,7 @@ import Platform
     let expected = unsafe LayerFormat.groupHeaderSize + wordCount * 16
       + storedCount * (Fingerprint.byteCount + ChunkLocation.byteCount) + 8
     let index = unsafe Int(bytes.littleEndian(at: 0, as: UInt32.self))
-    guard index == group, expected == buffer.count else {
+    guard index == group, expected == buffer.count, unsafe mask != 0 else {
       throw .damaged(
         "\(header.id.layerName) group \(group)", expected: "\(expected) bytes of group \(group)",
         found: "\(buffer.count) bytes of group \(index)")

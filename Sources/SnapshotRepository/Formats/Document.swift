@@ -46,7 +46,7 @@ package enum Document {
       throw .damaged(name, expected: "checksum \(hexadecimal(checksum64(body)))", found: found)
     }
     let data = Data(bytes)
-    guard let version = try? JSONDecoder().decode(Version.self, from: data) else {
+    guard let version = try? JSONDecoder().decode(Version.self, from: data), version.format >= 1 else {
       throw .damaged(name, expected: "a document with a format", found: "none")
     }
     guard version.format <= format else {

@@ -1,7 +1,8 @@
 import Glibc
 import Platform
 
-/// An instant in nanoseconds since 1970, written as RFC 3339 in UTC with milliseconds.
+/// An instant in nanoseconds since 1970, written as RFC 3339 in UTC with milliseconds. From the year
+/// 1677 to 2262: what 64 bits hold.
 public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible {
   public let nanoseconds: Int
 
@@ -19,9 +20,10 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
   }
 
   public var description: String {
-    let (days, seconds) = Self.floored(nanoseconds / 1_000_000_000, by: 86_400)
+    let (wholeSeconds, fraction) = Self.floored(nanoseconds, by: 1_000_000_000)
+    let (days, seconds) = Self.floored(wholeSeconds, by: 86_400)
     let (year, month, day) = Self.date(daysSince1970: days)
-    let milliseconds = nanoseconds / 1_000_000 % 1_000
+    let milliseconds = fraction / 1_000_000
     return Self.padded(year, 4) + "-" + Self.padded(month, 2) + "-" + Self.padded(day, 2) + "T"
       + Self.padded(seconds / 3600, 2) + ":" + Self.padded(seconds / 60 % 60, 2) + ":"
       + Self.padded(seconds % 60, 2) + "." + Self.padded(milliseconds, 3) + "Z"
@@ -45,7 +47,10 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     }
     guard rest.isEmpty, Self.date(daysSince1970: Self.days(year, month, day)) == (year, month, day)
     else { return nil }
-    nanoseconds = seconds * 1_000_000_000 + fraction
+    let (whole, isTooFar) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+    let (sum, isBeyond) = whole.addingReportingOverflow(fraction)
+    guard !isTooFar, !isBeyond else { return nil }
+    nanoseconds = sum
   }
 
   private static func clock(_ rest: inout Substring) -> (seconds: Int, nanoseconds: Int)? {
@@ -72,9 +77,12 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
   private static func zone(_ rest: inout Substring) -> Int? {
     if rest.isEmpty || skip(&rest, "Z") || skip(&rest, "z") { return 0 }
     let sign = rest.hasPrefix("-") ? -1 : 1
-    guard skip(&rest, "+") || skip(&rest, "-"), let hours = number(&rest, 2) else { return nil }
+    guard skip(&rest, "+") || skip(&rest, "-"), let hours = number(&rest, 2),
+      hours < 24
+    else { return nil }
+    if rest.isEmpty { return sign * hours * 3600 }
     _ = skip(&rest, ":")
-    guard let minutes = rest.isEmpty ? 0 : number(&rest, 2) else { return nil }
+    guard let minutes = number(&rest, 2), minutes < 60 else { return nil }
     return sign * (hours * 3600 + minutes * 60)
   }
 
@@ -98,7 +106,7 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
 
   private static func floored(_ value: Int, by divisor: Int) -> (Int, Int) {
     let rest = ((value % divisor) + divisor) % divisor
-    return ((value - rest) / divisor, rest)
+    return (value / divisor - (value % divisor < 0 ? 1 : 0), rest)
   }
 
   // The Gregorian calendar by days; source: https://howardhinnant.github.io/date_algorithms.html

@@ -8,38 +8,70 @@ import Synchronization
 
 extension DirectoryStore {
   package func hold(_ name: String) throws(StrobeError) -> any StoreLock {
-    do throws(StrobeError) {
-      let file = try FileDescriptor(opening: path(name), O_RDONLY)
-      let lock = FileLock(file, name: name, path: nil)
-      guard try lock.take(exclusive: false) else {
-        throw StrobeError(.busy, "\(path(name)) is being deleted", advice: "try again")
-      }
-      return lock
-    } catch {
-      throw absent(error, name)
+    guard let lock = try existing(name, exclusive: false) else {
+      throw StrobeError(.busy, "\(path(name)) is being deleted", advice: "try again")
     }
+    return lock
   }
 
   package func removeUnlessHeld(_ name: String) throws(StrobeError) -> Bool {
-    do throws(StrobeError) {
-      let file = try FileDescriptor(opening: path(name), O_RDONLY)
-      guard clinux_try_lock(file.number, 1) == 0 else { return false }
-      try remove(name)
-      return true
-    } catch {
-      throw absent(error, name)
+    guard let lock = try existing(name, exclusive: true) else { return false }
+    defer { lock.release() }
+    try remove(name)
+    return true
+  }
+
+  /// The lock of an object that is there, or nil when somebody else has it.
+  private func existing(_ name: String, exclusive: Bool) throws(StrobeError) -> FileLock? {
+    while true {
+      do throws(StrobeError) {
+        let file = try FileDescriptor(opening: path(name), O_RDONLY)
+        let lock = FileLock(file, name: name, path: nil)
+        do throws(StrobeError) {
+          return try lock.take(exclusive: exclusive) ? lock : nil
+        } catch {
+          // Replaced or removed between our open and our lock.
+          if error.errno == ENOENT { continue }
+          throw error
+        }
+      } catch {
+        throw absent(error, name)
+      }
     }
   }
 
   package func lock(_ name: String, note: String) throws(StrobeError) -> (any StoreLock)? {
     try makeDirectories(parentDirectory(path(name)))
+    return try take(name, note: note, flags: O_RDWR | O_CREAT)
+  }
+
+  package func takeOver(lock name: String, note: String) throws(StrobeError) -> (any StoreLock)? {
+    do throws(StrobeError) {
+      // Never makes the name: a holder that is done or has renamed its lock must not be taken for dead.
+      return try take(name, note: note, flags: O_RDWR)
+    } catch {
+      if error.errno == ENOENT { return nil }
+      throw error
+    }
+  }
+
+  private func take(
+    _ name: String, note: String, flags: Int32
+  ) throws(StrobeError) -> (any StoreLock)? {
+    var attempts = 0
     while true {
-      let file = try FileDescriptor(opening: path(name), O_RDWR | O_CREAT)
+      let file = try FileDescriptor(opening: path(name), flags)
       let lock = FileLock(file, name: name, path: path(name))
       do throws(StrobeError) {
-        guard try lock.take(exclusive: true) else { return nil }
+        guard try lock.take(exclusive: true) else {
+          // `holder(ofLock:)` has it for a moment while it looks.
+          attempts += 1
+          if attempts == 5 { return nil }
+          usleep(1000)
+          continue
+        }
       } catch {
-        // The last holder removed the name between our open and our lock.
+        // The last holder removed or renamed it between our open and our lock.
         if error.errno == ENOENT { continue }
         throw error
       }
@@ -73,13 +105,16 @@ private final class FileLock: StoreLock {
   var name: String { place.withLock { $0.name } }
 
   /// - Returns: false when somebody else has it.
-  /// - Throws: ENOENT when the file lost its name meanwhile.
+  /// - Throws: ENOENT when the file lost its name meanwhile, or another has it.
   func take(exclusive: Bool) throws(StrobeError) -> Bool {
     guard clinux_try_lock(file.number, exclusive ? 1 : 0) == 0 else {
       if errno == EWOULDBLOCK { return false }
       throw .system(errno, call: "flock", object: file.path)
     }
-    guard try file.facts().links > 0 else { throw .system(ENOENT, call: "flock", object: file.path) }
+    let facts = try file.facts()
+    guard let named = try FileFacts(path: file.path), named.isSameFile(as: facts) else {
+      throw .system(ENOENT, call: "flock", object: file.path)
+    }
     return true
   }
 

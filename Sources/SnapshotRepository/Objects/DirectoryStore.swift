@@ -25,11 +25,10 @@ package final class DirectoryStore: ObjectStore {
   package func put(_ name: String, _ bytes: [UInt8], replacing: Bool) throws(StrobeError) {
     let folder = parentDirectory(path(name))
     try makeFolder(folder)
-    let temporary = folder + "/" + Self.temporaryPrefix + hexadecimal(randomBytes(8))
+    var temporary = ""
     do throws(StrobeError) {
-      let file = try FileDescriptor(opening: temporary, O_WRONLY | O_CREAT | O_EXCL)
-      // Held while it is written, so that nobody takes it for a leftover.
-      _ = clinux_try_lock(file.number, 1)
+      let file = try temporaryFile(in: folder)
+      temporary = file.path
       try unsafe bytes.withBytes { (bytes) throws(StrobeError) in try unsafe file.write(bytes, at: 0) }
       try file.synchronize()
       if replacing {
@@ -38,10 +37,22 @@ package final class DirectoryStore: ObjectStore {
         try publish(temporary, as: path(name))
       }
     } catch {
-      unsafe unlink(temporary)
+      if !temporary.isEmpty { unsafe unlink(temporary) }
       throw taken(error, name)
     }
     try synchronizeDirectory(folder)
+  }
+
+  /// A file that is held while it is written, so that nobody takes it for a leftover.
+  private func temporaryFile(in folder: String) throws(StrobeError) -> FileDescriptor {
+    while true {
+      let path = folder + "/" + Self.temporaryPrefix + hexadecimal(randomBytes(8))
+      let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_EXCL)
+      // Somebody who clears up may have been quicker than our lock.
+      let isHeld = clinux_try_lock(file.number, 1) == 0
+      if isHeld, try file.facts().links > 0 { return file }
+      unsafe unlink(path)
+    }
   }
 
   package func open(_ name: String) throws(StrobeError) -> any ObjectReader {
@@ -57,7 +68,7 @@ package final class DirectoryStore: ObjectStore {
     do throws(StrobeError) {
       return try namesInDirectory(path(folder)).filter { !$0.hasPrefix(".") }
     } catch {
-      if error.errno == ENOENT { return [] }
+      if error.errno == ENOENT || error.errno == ENOTDIR { return [] }
       throw error
     }
   }

@@ -43,6 +43,10 @@ package protocol ObjectStore: Sendable {
   /// - Returns: nil when somebody else has it.
   func lock(_ name: String, note: String) throws(StrobeError) -> (any StoreLock)?
 
+  /// Takes a lock that a dead holder left behind.
+  /// - Returns: nil when somebody has it, and when there is none of that name.
+  func takeOver(lock name: String, note: String) throws(StrobeError) -> (any StoreLock)?
+
   /// Gives a held lock another name.
   func rename(lock: any StoreLock, to name: String) throws(StrobeError)
 

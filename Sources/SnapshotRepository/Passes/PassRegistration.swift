@@ -45,7 +45,8 @@ package enum PassRegistration {
       let isPass = name.hasPrefix("pass-")
       guard isPass || name.hasPrefix("commit-"),
         let pass = PassID(name.dropFirst(isPass ? 5 : 7)),
-        let lock = try store.lock("\(folder)/\(name)", note: "cleaning up after it")
+        // Taken over, never made: a pass that went on since the names were read is alive or done.
+        let lock = try store.takeOver(lock: "\(folder)/\(name)", note: "cleaning up after it")
       else { continue }
       if isPass { removed += try removeObjects(store, of: pass) }
       lock.release()

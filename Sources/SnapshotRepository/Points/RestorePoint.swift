@@ -135,16 +135,34 @@ public struct RestorePoint: Codable, Sendable, Equatable {
     let bytes = try store.get(name, limit: Document.sizeLimit)
     let point = try Document.decode(RestorePoint.self, bytes, name: name)
     guard point.id == id, point.collection == collection, point.secret != nil,
-      ChunkGeometry.isValid(chunkSize: point.chunkSize), !point.disks.isEmpty,
-      point.disks.allSatisfy({ disk in
-        disk.size >= 0 && disk.size % 512 == 0 && disk.size < Int.max >> 8 && !disk.layers.isEmpty
-          && disk.layers.allSatisfy { ObjectID($0) != nil }
-      })
+      ChunkGeometry.isValid(chunkSize: point.chunkSize), point.sequence >= 1,
+      point.sequence < largestNumber, !point.disks.isEmpty, point.disks.allSatisfy(\.makesSense),
+      Set(point.disks.map(\.name)).count == point.disks.count, point.sumsFit
     else { throw .damaged(name, expected: "restore point \(id) of \(collection)", found: "other fields") }
     return point
+  }
+
+  /// No number of a document is as large.
+  fileprivate static let largestNumber = Int.max >> 8
+
+  /// Whether the sums over all disks that a list shows fit 64 bits.
+  private var sumsFit: Bool {
+    [\DiskRestorePoint.size, \.changedBytes, \.storedBytes].allSatisfy { field in
+      disks.reduce(Optional(0)) { sum, disk in
+        guard let (sum, isTooLarge) = sum?.addingReportingOverflow(disk[keyPath: field]) else { return nil }
+        return isTooLarge ? nil : sum
+      } != nil
+    }
   }
 }
 
 extension DiskRestorePoint {
+  fileprivate var makesSense: Bool {
+    let numbers = [size, changedChunks, clearedChunks, changedBytes, storedBytes, readBytes]
+    return numbers.allSatisfy { 0..<RestorePoint.largestNumber ~= $0 } && size % 512 == 0
+      && !name.isEmpty && name != "." && name != ".." && !name.utf8.contains(UInt8(ascii: "/"))
+      && !layers.isEmpty && layers.allSatisfy { ObjectID($0) != nil }
+  }
+
   package var layerIDs: [ObjectID] { layers.compactMap { ObjectID($0) } }
 }

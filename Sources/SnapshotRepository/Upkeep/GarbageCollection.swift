@@ -5,8 +5,8 @@ package import Platform
 //   1. List all layers and segments: only these may go. What appears later is not looked at.
 //   2. Ask of each object's pass whether it is alive: a live pass's objects stay. A pass that isn't alive
 //      any more has published its point before this moment, or never will.
-//   3. Read all points: what they name stays. A point that vanishes meanwhile may have been the parent of
-//      one that appeared: then all are read again.
+//   3. Read all points: what they name stays. A listing may miss a point that appears while its parent
+//      vanishes: points are listed again until a listing brings nothing new.
 //   4. Remove the rest, layers first.
 //
 // Anything unreadable in step 3 ends it before anything is removed.
@@ -41,7 +41,13 @@ package enum GarbageCollection {
         outcome.inUse += 1
         continue
       }
-      outcome.bytes += try store.open(name).size
+      do throws(StrobeError) {
+        outcome.bytes += try store.open(name).size
+      } catch {
+        // A pass that started meanwhile has cleaned up after a dead one.
+        if error.reason == .notFound { continue }
+        throw error
+      }
       if name.hasPrefix("layers/") { outcome.layers += 1 } else { outcome.segments += 1 }
       if !dryRun { try store.remove(name) }
     }
@@ -72,41 +78,47 @@ package enum GarbageCollection {
   private static func namedObjects(
     _ repository: Repository, _ stop: CancellationFlag
   ) throws(StrobeError) -> Set<String> {
-    while true {
-      try stop.check()
-      if let named = try readAllPoints(repository, stop) { return named }
-    }
-  }
-
-  /// - Returns: nil when a point vanished while the points were read.
-  private static func readAllPoints(
-    _ repository: Repository, _ stop: CancellationFlag
-  ) throws(StrobeError) -> Set<String>? {
-    let store = repository.store
+    var points: Set<String> = []
     var layers: Set<ObjectID> = []
-    for collection in try repository.collections() {
-      for name in try store.names(in: "collections/\(collection)") where name.hasSuffix(".json") {
-        guard PassID(name.dropLast(5)) != nil else { continue }
-        try stop.check()
-        do throws(StrobeError) {
-          let point = try RestorePoint.read(store, collection, String(name.dropLast(5)))
-          for disk in point.disks { layers.formUnion(disk.layerIDs) }
-        } catch {
-          if error.reason == .notFound { return nil }
-          throw unreadable(error)
-        }
-      }
-    }
+    while try readNewPoints(repository, &points, &layers, stop) {}
     var named = Set(layers.map(\.layerName))
     for layer in layers {
       try stop.check()
       do throws(StrobeError) {
-        for segment in try LayerReader(store, layer).segments { named.insert(segment.segmentName) }
+        for segment in try LayerReader(repository.store, layer).segments { named.insert(segment.segmentName) }
       } catch {
         throw unreadable(error)
       }
     }
     return named
+  }
+
+  /// Reads the points that were not read yet.
+  ///
+  /// - Returns: true when there were such, or one vanished: a listing that was made meanwhile may have
+  ///   missed one, so another is needed.
+  private static func readNewPoints(
+    _ repository: Repository, _ read: inout Set<String>, _ layers: inout Set<ObjectID>,
+    _ stop: CancellationFlag
+  ) throws(StrobeError) -> Bool {
+    var isNew = false
+    for collection in try repository.collections() {
+      for file in try repository.store.names(in: "collections/\(collection)") where file.hasSuffix(".json") {
+        let id = String(file.dropLast(5))
+        guard PassID(id) != nil, !read.contains("\(collection)/\(id)") else { continue }
+        try stop.check()
+        isNew = true
+        do throws(StrobeError) {
+          for disk in try RestorePoint.read(repository.store, collection, id).disks {
+            layers.formUnion(disk.layerIDs)
+          }
+          read.insert("\(collection)/\(id)")
+        } catch {
+          if error.reason != .notFound { throw unreadable(error) }
+        }
+      }
+    }
+    return isNew
   }
 
   private static func unreadable(_ error: StrobeError) -> StrobeError {
