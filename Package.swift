@@ -41,6 +41,12 @@ let package = Package(
       name: "strobe", dependencies: ["Engine", "SnapshotRepository", "CommandLineArguments", "Platform", "CLinux"],
       swiftSettings: room),
 
+    // Measured from outside by `scripts/bench`; this is what it needs from inside.
+    .executableTarget(
+      name: "strobe-bench",
+      dependencies: ["Engine", "BlockDevices", "ChangeDetection", "ChunkCodec", "Platform"],
+      path: "Benchmarks/Tool", swiftSettings: room),
+
     // Tests mirror the rooms. `CommandTests` run the built program.
     .target(
       name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport", swiftSettings: room),

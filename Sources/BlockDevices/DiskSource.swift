@@ -91,9 +91,12 @@ package final class DiskSource: Sendable {
         let whole = unsafe UnsafeMutableRawBufferPointer(start: part.baseAddress, count: requestLength(step))
         let count = try unsafe file.read(at: offset + done, into: isDirect ? whole : part)
         guard count >= step else {
+          // The file may end long before this range.
+          let now = try file.facts()
+          let end = min(now.isRegularFile ? Int(now.size) : size, offset + done + count)
           throw StrobeError(
             .system(errno: EIO, call: "read", object: path),
-            "\(path) ends at byte \(offset + done + count) although it has \(size) bytes",
+            "\(path) ends at byte \(end) although it has \(size) bytes",
             advice: "it was truncated while it was read; run the command again")
         }
       } catch {

@@ -78,8 +78,9 @@ package final class DiskTarget: Sendable {
   /// last resort.
   package func zero(_ range: Range<Int>) throws(StrobeError) {
     guard isDevice, !range.isEmpty else { return }
-    let aligned = ((range.lowerBound + 4095) & ~4095)..<(range.upperBound & ~4095)
-    guard !aligned.isEmpty else { return try writeZeros(range) }
+    let (first, end) = ((range.lowerBound + 4095) & ~4095, range.upperBound & ~4095)
+    guard first < end else { return try writeZeros(range) }
+    let aligned = first..<end
     try writeZeros(range.lowerBound..<aligned.lowerBound)
     if try punched(aligned) == false, try zeroedOut(aligned) == false { try writeZeros(aligned) }
     try writeZeros(aligned.upperBound..<range.upperBound)

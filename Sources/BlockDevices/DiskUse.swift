@@ -81,7 +81,8 @@ package struct WriteMark: Equatable, Sendable {
     }
     let text = readText("/sys/dev/block/\(source.facts.specialDevice)/stat") ?? ""
     let fields = text.split(separator: " ").compactMap { Int($0) }
-    // Writes, sectors written, discards, sectors discarded.
-    counters = [4, 6, 11, 13].map { $0 < fields.count ? fields[$0] : 0 }
+    // Sectors written and discarded. Not the counts of requests: the kernel raises those only after it
+    // has woken up whoever waited for the request, so a write before the pass would look like one in it.
+    counters = [6, 13].map { $0 < fields.count ? fields[$0] : 0 }
   }
 }

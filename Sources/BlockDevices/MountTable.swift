@@ -20,8 +20,10 @@ package enum MountTable {
   }
 
   package static func parse(_ text: String) -> [Mount] {
-    text.split(separator: "\n").compactMap { line in
-      let fields = line.split(separator: " ", omittingEmptySubsequences: false)
+    // By bytes: as characters, some letters swallow the blank or line end beside them.
+    text.utf8.split(separator: UInt8(ascii: "\n")).compactMap { line in
+      let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
+        .map { Substring($0) }
       guard fields.count >= 10, let dash = fields[6...].firstIndex(of: "-"), fields.count > dash + 3
       else { return nil }
       let numbers = fields[2].split(separator: ":").compactMap { Int($0) }

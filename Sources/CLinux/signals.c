@@ -18,9 +18,13 @@ void clinux_remember_termination_signals(void) {
   memset(&action, 0, sizeof action);
   action.sa_handler = remember;
   sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-  sigaction(SIGHUP, &action, NULL);
+  const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+  for (size_t index = 0; index < sizeof signals / sizeof *signals; index++) {
+    // What nohup(1) and a shell's '&' told the program to ignore stays ignored.
+    struct sigaction inherited;
+    if (sigaction(signals[index], NULL, &inherited) == 0 && inherited.sa_handler == SIG_IGN) continue;
+    sigaction(signals[index], &action, NULL);
+  }
   action.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &action, NULL);
 }

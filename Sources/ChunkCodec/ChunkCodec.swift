@@ -43,9 +43,12 @@ package func decodeChunk(
     unsafe content.copyMemory(from: stored)
     return true
   case .lz4:
+    guard let source = stored.baseAddress, let destination = content.baseAddress else {
+      return false
+    }
     let count = unsafe LZ4_decompress_safe(
-      stored.baseAddress!.assumingMemoryBound(to: CChar.self),
-      content.baseAddress!.assumingMemoryBound(to: CChar.self), Int32(stored.count),
+      source.assumingMemoryBound(to: CChar.self),
+      destination.assumingMemoryBound(to: CChar.self), Int32(stored.count),
       Int32(content.count))
     return Int(count) == content.count
   }

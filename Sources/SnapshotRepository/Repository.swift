@@ -57,10 +57,14 @@ package struct Repository: Sendable {
       guard rooms.allSatisfy(names.contains) else {
         throw StrobeError(.usage, "\(path) has no repository to repair", advice: "run init without --repair")
       }
-      if (try? open(at: path)) != nil {
-        throw StrobeError(.exists, "the repository at \(path) needs no repair")
+      do throws(StrobeError) {
+        _ = try open(at: path)
+      } catch {
+        // What a newer Strobe wrote is whole: only what is lost or damaged is written again.
+        guard error.isDamage || error.reason == .notFound else { throw error }
+        return
       }
-      return
+      throw StrobeError(.exists, "the repository at \(path) needs no repair")
     }
     if names.contains(configurationName) {
       throw StrobeError(.exists, "\(path) is a repository already", advice: "use it as it is")

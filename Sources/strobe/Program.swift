@@ -41,13 +41,13 @@ enum Program {
         Console.print(text)
         return 0
       case .noCommand(let help):
-        Console.error(help, prefix: "")
+        Console.write(help + "\n")
         return 2
       case .command(let name, let values):
         guard let command = commands.first(where: { $0.declaration.name == name }) else {
           preconditionFailure("a declared command")
         }
-        return try command.run(values)
+        return try run(command, values)
       }
     } catch let error as UsageError {
       Console.error("\(error)")
@@ -60,12 +60,17 @@ enum Program {
     }
   }
 
-  private static func report(_ error: StrobeError) -> Int32 {
-    if error.reason == .cancelled {
+  private static func run(_ command: any Command.Type, _ values: ParsedValues) throws -> Int32 {
+    do {
+      return try command.run(values)
+    } catch let error as StrobeError where error.reason == .cancelled {
       let signal = clinux_termination_signal()
-      Console.error("interrupted; nothing was committed")
+      Console.error("interrupted" + (command == SnapshotCommand.self ? "; nothing was committed" : ""))
       return signal == 0 ? 1 : 128 + signal
     }
+  }
+
+  private static func report(_ error: StrobeError) -> Int32 {
     Console.error(error.description)
     return error.reason == .usage ? 2 : 1
   }

@@ -8,7 +8,7 @@ import SnapshotRepository
 final class CollectionSession {
   private let repository: Repository
   private let record: CollectionRecord
-  private let isNew: Bool
+  private let mustWriteRecord: Bool
   private let parent: RestorePoint?
   private let parentLock: (any StoreLock)?
   private let sequence: Int
@@ -25,7 +25,7 @@ final class CollectionSession {
     let index = try PointIndex.load(repository, name)
     for error in index.unreadable { warnings.append("\(error.message); it is passed over") }
     let (parent, lock) = try Self.holdNewest(repository, name, index, &warnings)
-    let known = try Self.record(repository, name, parent: parent, &warnings)
+    let (known, isRecovered) = try Self.record(repository, name, parent: parent, &warnings)
     let chunkSize = try Self.chunkSize(repository, known, options)
     let disks = try DiskSelection.select(
       remembered: known?.disks ?? [], options, collection: name)
@@ -39,7 +39,7 @@ final class CollectionSession {
     self.options = options
     self.warnings = warnings
     parentLock = lock
-    isNew = known == nil || known != self.record
+    mustWriteRecord = known != self.record || isRecovered
     sequence = (index.points.last?.sequence ?? 0) + 1
     plans = zip(disks, sources).map { disk, source in
       DiskPlan.make(
@@ -70,14 +70,14 @@ final class CollectionSession {
 
   private static func record(
     _ repository: Repository, _ name: String, parent: RestorePoint?, _ warnings: inout [String]
-  ) throws(StrobeError) -> CollectionRecord? {
+  ) throws(StrobeError) -> (CollectionRecord?, isRecovered: Bool) {
     do throws(StrobeError) {
-      return try CollectionRecord.read(repository.store, name)
+      return (try CollectionRecord.read(repository.store, name), false)
     } catch {
-      if error.reason == .notFound && parent == nil { return nil }
+      if error.reason == .notFound && parent == nil { return (nil, false) }
       guard error.isDamage || error.reason == .notFound, let parent else { throw error }
       warnings.append("\(error.message); it was made again from point \(parent.id)")
-      return CollectionRecord(recoveredFrom: parent)
+      return (CollectionRecord(recoveredFrom: parent), true)
     }
   }
 
@@ -101,7 +101,7 @@ final class CollectionSession {
   ) throws(StrobeError) -> (RestorePoint, [String]) {
     // Before the pass: a point must never be there without its collection's record. A new one is
     // harmless when the pass fails.
-    if isNew { try record.write(repository.store) }
+    if mustWriteRecord { try record.write(repository.store) }
     let pass = SnapshotPass(
       repository, record, plans: plans, parent: parent, sequence: sequence, options: options,
       progress: progress, stop: stop)

@@ -75,7 +75,7 @@ extension DirectoryStore {
         if error.errno == ENOENT { continue }
         throw error
       }
-      try lock.write(note)
+      lock.write(note)
       return lock
     }
   }
@@ -89,7 +89,8 @@ extension DirectoryStore {
     guard let file = try? FileDescriptor(opening: path(name), O_RDONLY),
       clinux_try_lock(file.number, 0) != 0
     else { return nil }
-    return readText(path(name)) ?? "another process"
+    guard let note = readText(path(name)), !note.isEmpty else { return "another process" }
+    return note
   }
 }
 
@@ -118,11 +119,14 @@ private final class FileLock: StoreLock {
     return true
   }
 
-  func write(_ note: String) throws(StrobeError) {
-    try file.truncate(to: 0)
-    try unsafe Array(note.utf8).withBytes { (bytes) throws(StrobeError) in
-      try unsafe file.write(bytes, at: 0)
-    }
+  /// Says who has it. A full file system may not take that; the lock is none the worse.
+  func write(_ note: String) {
+    do throws(StrobeError) {
+      try file.truncate(to: 0)
+      try unsafe Array(note.utf8).withBytes { (bytes) throws(StrobeError) in
+        try unsafe file.write(bytes, at: 0)
+      }
+    } catch {}
   }
 
   func rename(to path: String, name: String) throws(StrobeError) {

@@ -10,7 +10,8 @@ import Synchronization
 /// vanish with the process that holds them.
 package final class DirectoryStore: ObjectStore {
   package let location: String
-  private let knownFolders = Mutex<Set<String>>([])
+  /// As bytes: two names that look the same are two folders.
+  private let knownFolders = Mutex<Set<[UInt8]>>([])
   private static let temporaryPrefix = ".tmp-"
 
   /// - Parameter location: the directory's path; it need not exist yet.
@@ -92,9 +93,10 @@ package final class DirectoryStore: ObjectStore {
   }
 
   private func makeFolder(_ folder: String) throws(StrobeError) {
-    if knownFolders.withLock({ $0.contains(folder) }) { return }
+    let key = Array(folder.utf8)
+    if knownFolders.withLock({ $0.contains(key) }) { return }
     try makeDirectories(folder)
-    knownFolders.withLock { _ = $0.insert(folder) }
+    knownFolders.withLock { _ = $0.insert(key) }
   }
 
   func absent(_ error: StrobeError, _ name: String) -> StrobeError {

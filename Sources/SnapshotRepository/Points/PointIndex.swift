@@ -19,7 +19,7 @@ package struct PointIndex: Sendable {
     var points: [PointSummary] = []
     points.reserveCapacity(ids.count)
     var unreadable: [StrobeError] = []
-    var isNew = false
+    var fresh = 0
     for id in ids {
       if let known = cached[String(id)] {
         points.append(known)
@@ -27,7 +27,7 @@ package struct PointIndex: Sendable {
       }
       do throws(StrobeError) {
         points.append(PointSummary(try RestorePoint.read(repository.store, collection, String(id))))
-        isNew = true
+        fresh += 1
       } catch {
         // Deleted since the directory was read.
         if error.reason == .notFound { continue }
@@ -35,7 +35,8 @@ package struct PointIndex: Sendable {
       }
     }
     points.sort { ($0.sequence, $0.created, $0.id) < ($1.sequence, $1.created, $1.id) }
-    if isNew || cached.count > points.count { keep(points, repository, collection) }
+    // Now and then, so that a snapshot an hour doesn't write the whole list every hour.
+    if fresh >= 32 || cached.count > points.count + 32 { keep(points, repository, collection) }
     return PointIndex(points: points, unreadable: unreadable)
   }
 

@@ -1,6 +1,7 @@
 import CommandLineArguments
 import Engine
 import Platform
+import Synchronization
 
 enum RestoreCommand: Command {
   private static let point = Argument("POINT", help: "COLLECTION@latest, @-N, @ID or @TIME")
@@ -72,13 +73,16 @@ enum RestoreCommand: Command {
     _ engine: SnapshotEngine, _ reference: PointReference, _ targets: [RestoreTarget],
     _ options: RestoreOptions, _ values: ParsedValues
   ) throws -> RestoreReport {
+    var hasBegun = false
     do {
-      return try ProgressLine.during("restoring", values) {
-        try engine.restore(reference, targets, options, progress: $0, stop: Common.stop)
+      return try ProgressLine.during("restoring", values) { progress in
+        // Known only when all targets were found good.
+        defer { hasBegun = progress.totalBytes.load(ordering: .relaxed) > 0 }
+        return try engine.restore(reference, targets, options, progress: progress, stop: Common.stop)
       }
-    } catch let error as StrobeError where error.reason == .cancelled {
-      let devices = targets.map(\.path).filter { $0.hasPrefix("/dev/") }
-      if !devices.isEmpty { Console.warning("half written: " + devices.joined(separator: ", ")) }
+    } catch {
+      let devices = targets.map(\.path).filter { ((try? FileFacts(path: $0)) ?? nil)?.isBlockDevice == true }
+      if hasBegun && !devices.isEmpty { Console.warning("half written: " + devices.joined(separator: ", ")) }
       throw error
     }
   }

@@ -42,8 +42,8 @@ enum ShowCommand: Command {
     Console.print("  Source       \(disk.source) (\(disk.identity))")
     Console.print("  Size         \(Units.size(disk.size)) (\(disk.size) bytes, sectors of \(disk.logicalSectorSize))")
     Console.print(
-      "  Changed      \(Units.count(disk.changedChunks, "chunk")), \(Units.size(disk.changedBytes)); "
-        + "\(disk.clearedChunks) of them became zeros")
+      "  Changed      \(Units.count(disk.changedChunks - disk.clearedChunks, "chunk")) "
+        + "with \(Units.size(disk.changedBytes)); \(Units.count(disk.clearedChunks, "chunk")) became zeros")
     Console.print("  Stored       \(Units.size(disk.storedBytes))")
     Console.print("  Found by     \(disk.changeSource.rawValue), \(Units.size(disk.readBytes)) read")
     if let reason = disk.newChainReason { Console.print("  New chain    \(reason)") }

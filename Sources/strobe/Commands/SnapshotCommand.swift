@@ -66,11 +66,19 @@ enum SnapshotCommand: Command {
       "\(point.collection)@\(point.id.prefix(12))  \(point.created)  \(point.consistency.rawValue)  "
         + "\(Units.duration(report.seconds)), \(Units.rate(read, report.seconds)) read")
     for disk in point.disks {
-      let unchanged = disk.changedChunks == 0 ? "nothing changed" : "\(Units.size(disk.changedBytes)) changed"
       Console.print(
-        "  \(disk.name): \(Units.size(disk.size)), \(unchanged), "
-          + "\(Units.count(disk.clearedChunks, "chunk")) cleared, \(Units.size(disk.storedBytes)) stored"
+        "  \(disk.name): \(Units.size(disk.size)), \(changes(disk, chunkSize: point.chunkSize))"
           + (disk.newChainReason.map { " (full: \($0))" } ?? ""))
     }
+  }
+
+  /// `27.7 MiB changed, 10.2 MiB cleared, 3.2 MiB stored`; a short last chunk counts as a whole one.
+  private static func changes(_ disk: DiskRestorePoint, chunkSize: Int) -> String {
+    guard disk.changedChunks > 0 else { return "nothing changed" }
+    var text = "\(Units.size(disk.changedBytes)) changed"
+    if disk.clearedChunks > 0 {
+      text += ", \(Units.size(min(disk.clearedChunks * chunkSize, disk.size))) cleared"
+    }
+    return text + ", \(Units.size(disk.storedBytes)) stored"
   }
 }

@@ -46,9 +46,22 @@ enum Console {
     return 0
   }
 
-  /// One line on standard error.
+  /// One line on standard error, whatever names and paths are in it.
   static func error(_ text: String, prefix: String = "strobe: ") {
-    write(prefix + text + "\n")
+    write(prefix + visible(text) + "\n")
+  }
+
+  /// The text with what a terminal would act on, line breaks too, as escapes.
+  static func visible(_ text: String) -> String {
+    var result = ""
+    for scalar in text.unicodeScalars {
+      switch scalar.properties.generalCategory {
+      case .control, .format, .lineSeparator, .paragraphSeparator:
+        result += "\\u{" + String(scalar.value, radix: 16) + "}"
+      default: result.unicodeScalars.append(scalar)
+      }
+    }
+    return result
   }
 
   static func warning(_ text: String) { error(text, prefix: "strobe: warning: ") }

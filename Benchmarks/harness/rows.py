@@ -1,0 +1,212 @@
+"""What is measured, one function a group of rows."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import peers
+from data import call, change
+from measure import Cost, best_fio_read, fio, has, median, run
+
+
+class Bench:
+    def __init__(self, work, options, report, image, device):
+        self.work, self.options, self.report, self.image, self.device = work, options, report, image, device
+        self.strobe_program = os.path.join(options.programs, "strobe")
+        self.tool = os.path.join(options.programs, "strobe-bench")
+        self.folder = {"in memory": work.memory, "on disk": work.disk}
+        self.made = 0
+        self.codec = None
+
+    def repository(self, place):
+        self.made += 1
+        path = os.path.join(self.folder[place], f"repository-{self.made}")
+        self.strobe(path, "init", "--quiet")
+        return path
+
+    def strobe(self, repository, *words):
+        return run([self.strobe_program, *words, "--repository", repository])
+
+    def drop(self, path):
+        shutil.rmtree(path, ignore_errors=True)
+
+    def alternate(self, *sides):
+        """Runs the sides in turn and returns the median cost of each."""
+        costs = [[] for _ in sides]
+        for _ in range(self.options.runs):
+            for side, kept in zip(sides, costs):
+                kept.append(side())
+        return [median(kept) for kept in costs]
+
+    def codec_speed(self):
+        """CPU seconds that LZ4 alone needs for the disk's content, on one core."""
+        if self.codec is None:
+            runs = [json.loads(run([self.tool, "codec", self.image]).output) for _ in range(self.options.runs)]
+            runs.sort(key=lambda figures: figures["compressSeconds"])
+            self.codec = runs[len(runs) // 2]
+        return self.codec
+
+
+def unchanged(bench):
+    """The disk again, unchanged: a scan, against the fastest sequential read of the same device."""
+    repository = bench.repository("in memory")
+    bench.strobe(repository, "snapshot", "web", "--disk", f"disk={bench.device}", "--quiet")
+    again = lambda: bench.strobe(repository, "snapshot", "web", "--quiet")
+    dd = lambda: run(["dd", f"if={bench.device}", "of=/dev/null", "bs=1M", "iflag=direct", "status=none"])
+    if has("fio"):
+        _, way = best_fio_read(bench.device, bench.options.size)
+        def read():
+            seconds = fio(bench.device, "read", bench.options.size, *way)
+            return Cost(seconds, 0, 0)
+        strobe, fastest, plain = bench.alternate(again, read, dd)
+        bench.report.add("unchanged disk again", strobe, f"fio, best of 12 ways ({way[0]} × {way[1]} × {way[2]})",
+                         Cost(fastest.wall, None, 0), fastest.wall / strobe.wall, 1.0)
+    else:
+        bench.report.note("skipped: fio is not installed")
+        strobe, plain = bench.alternate(again, dd)
+    bench.report.add("unchanged disk again", strobe, "dd bs=1M iflag=direct", plain, plain.wall / strobe.wall)
+    bench.drop(repository)
+
+
+def first(bench):
+    """The first, full snapshot, against the slower of LZ4's own speed and the repository's writing."""
+    codec = bench.codec_speed()
+    for place in bench.folder:
+        kept = []
+        def snapshot():
+            if kept:
+                bench.drop(kept.pop())
+            kept.append(bench.repository(place))
+            os.sync()
+            return bench.strobe(kept[-1], "snapshot", "web", "--disk", f"disk={bench.device}", "--quiet")
+        stored = max(codec["stored"] >> 20, 1)
+        scratch = os.path.join(bench.folder[place], "written")
+        def write():
+            os.sync()
+            seconds = fio(scratch, "write", stored, extra=("--end_fsync=1",)) if has("fio") else 0
+            if os.path.exists(scratch):
+                os.remove(scratch)
+            return Cost(seconds, 0, 0)
+        strobe, written = bench.alternate(snapshot, write)
+        compress = codec["compressSeconds"] / os.cpu_count()
+        limit = Cost(max(compress, written.wall), codec["compressSeconds"], 0)
+        what = "LZ4 alone on all cores" if compress >= written.wall else f"fio writing {stored} MiB"
+        bench.report.add(f"first snapshot, repository {place}", strobe, what, limit, limit.wall / strobe.wall, 0.85)
+        bench.drop(kept.pop())
+
+
+def changed(bench):
+    """One chunk in a hundred overwritten at random places."""
+    repository = bench.repository("in memory")
+    bench.strobe(repository, "snapshot", "web", "--disk", f"disk={bench.device}", "--quiet")
+    seeds = iter(range(100))
+    def again():
+        change(bench.device, bench.options.size, 0.01, next(seeds))
+        return bench.strobe(repository, "snapshot", "web", "--quiet")
+    dd = lambda: run(["dd", f"if={bench.device}", "of=/dev/null", "bs=1M", "iflag=direct", "status=none"])
+    strobe, plain = bench.alternate(again, dd)
+    bench.report.add("1 % of the chunks changed", strobe, "dd bs=1M iflag=direct", plain, plain.wall / strobe.wall)
+    bench.drop(repository)
+
+
+def restore(bench):
+    """A full restore, against the slower of decompression and the target's sequential writing."""
+    codec = bench.codec_speed()
+    content = max(codec["content"] >> 20, 1)
+    for place in bench.folder:
+        repository = bench.repository(place)
+        bench.strobe(repository, "snapshot", "web", "--disk", f"disk={bench.device}", "--quiet")
+        for kind in ("device", "file"):
+            def target(use):
+                path = os.path.join(bench.work.memory, "target.raw")
+                if kind == "device":
+                    call("truncate", "-s", f"{bench.options.size}M", path)
+                    device = bench.work.loop(path)
+                    try:
+                        return use(device)
+                    finally:
+                        bench.work.detach(device)
+                        os.remove(path)
+                try:
+                    return use(path)
+                finally:
+                    os.remove(path)
+            back = lambda: target(lambda path: bench.strobe(repository, "restore", "web@latest", "--disk", f"disk={path}", "--quiet"))
+            write = lambda: target(lambda path: Cost(fio(path, "write", content), 0, 0)) if has("fio") else Cost(0, 0, 0)
+            strobe, written = bench.alternate(back, write)
+            decompress = codec["decompressSeconds"] / os.cpu_count()
+            limit = Cost(max(decompress, written.wall), codec["decompressSeconds"], 0)
+            what = "LZ4 alone on all cores" if decompress >= written.wall else f"fio writing {content} MiB to such a {kind}"
+            bench.report.add(f"restore to a {kind} in memory, repository {place}", strobe, what, limit, limit.wall / strobe.wall, 0.85)
+        bench.drop(repository)
+
+
+def chain(bench):
+    """The same disk through one layer and through a thousand."""
+    megabytes = 32 if bench.options.smoke else 1024
+    image = os.path.join(bench.work.memory, "chain.raw")
+    call("cp", "--sparse=always", bench.image, image)
+    call("truncate", "-s", f"{megabytes}M", image)
+    repository = bench.repository("in memory")
+    made = json.loads(run([bench.tool, "chain", repository, image, bench.options.layers, 20]).output)
+    bench.strobe(repository, "snapshot", "flat", "--disk", f"disk={image}", "--quiet")
+    def back(collection):
+        path = os.path.join(bench.work.memory, "target.raw")
+        cost = bench.strobe(repository, "restore", f"{collection}@latest", "--disk", f"disk={path}", "--quiet")
+        same = subprocess.run(["cmp", "-s", path, image]).returncode == 0
+        os.remove(path)
+        if not same:
+            raise SystemExit(f"{collection} restored wrongly")
+        return cost
+    long, short = bench.alternate(lambda: back("chain"), lambda: back("flat"))
+    bench.report.add(f"restore of {megabytes} MiB through {made['layers']} layers", long, "through 1 layer", short,
+                     long.wall / short.wall, 1.1, at_least=False)
+    bench.drop(repository)
+    os.remove(image)
+
+
+def listing(bench):
+    """A list of ten thousand points, with and without its cache."""
+    image = os.path.join(bench.work.memory, "tiny.raw")
+    call("truncate", "-s", "1M", image)
+    repository = bench.repository("in memory")
+    run([bench.tool, "chain", repository, image, bench.options.points, 1])
+    bench.strobe(repository, "list", "chain")
+    warm = median([bench.strobe(repository, "list", "chain") for _ in range(bench.options.runs)])
+    bench.report.add(f"list of {bench.options.points} points", warm, "the budget of 0.2 s", None, warm.wall / 0.2, 1.0, at_least=False)
+    bench.drop(os.path.join(repository, "cache"))
+    cold = bench.strobe(repository, "list", "chain")
+    bench.report.add(f"list of {bench.options.points} points, cache deleted", cold, "", None)
+    bench.drop(repository)
+    os.remove(image)
+
+
+def memory(bench):
+    """Peak memory of commands on a sparse disk of 1 TiB."""
+    image = os.path.join(bench.work.memory, "huge.raw")
+    call("truncate", "-s", "1T", image)
+    size = min(bench.options.size, 1024)
+    call("dd", f"if={bench.image}", f"of={image}", "bs=1M", f"count={size}", "conv=notrunc", "seek=500000")
+    device = bench.work.loop(image)
+    repository = bench.repository("in memory")
+    target = os.path.join(bench.work.memory, "huge-restored.raw")
+    commands = {
+        "first snapshot": ["snapshot", "huge", "--disk", f"disk={device}", "--quiet"],
+        "snapshot, unchanged": ["snapshot", "huge", "--quiet"],
+        "restore": ["restore", "huge@latest", "--disk", f"disk={target}", "--quiet"],
+        "verify": ["verify", "huge", "--quiet"],
+        "diff": ["diff", "huge@-1", "huge@latest"],
+    }
+    limit = 256 << 20
+    for name, words in commands.items():
+        cost = bench.strobe(repository, *words)
+        bench.report.add(f"1 TiB sparse disk, {name}", cost, "256 MiB of memory", None, cost.memory / limit, 1.0, at_least=False)
+    bench.work.detach(device)
+    os.remove(image)
+    os.remove(target)
+    bench.drop(repository)
+
+
+ALL = {"unchanged": unchanged, "first": first, "changed": changed, "restore": restore, "chain": chain,
+       "list": listing, "memory": memory, "peers": peers.compare}
