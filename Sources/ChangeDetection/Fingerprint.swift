@@ -12,21 +12,20 @@ package struct Fingerprint: Equatable, Sendable, CustomStringConvertible {
   package let low: UInt64
   package let high: UInt64
 
-  package init(low: UInt64, high: UInt64) {
+  @inlinable package init(low: UInt64, high: UInt64) {
     self.low = low
     self.high = high
   }
 
-  package var isZero: Bool { low | high == 0 }
+  @inlinable package var isZero: Bool { low | high == 0 }
 
   /// The fingerprint at `address`, 16 bytes, low half first.
-  @inlinable
-  package init(at address: UnsafeRawPointer) {
+  @inlinable package init(at address: UnsafeRawPointer) {
     unsafe low = address.littleEndian(at: 0)
     unsafe high = address.littleEndian(at: 8)
   }
 
-  package func store(at address: UnsafeMutableRawPointer) {
+  @inlinable package func store(at address: UnsafeMutableRawPointer) {
     unsafe address.setLittleEndian(low, at: 0)
     unsafe address.setLittleEndian(high, at: 8)
   }

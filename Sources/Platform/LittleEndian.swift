@@ -1,9 +1,11 @@
+// Inlinable throughout: a generic load that is not specialised costs more than hashing a kilobyte.
+//
 // Multi-byte numbers on disk are little-endian and encoded field by field: nothing here depends on how
 // the processor or the compiler lays out a struct.
 
 extension UnsafeRawPointer {
   /// The little-endian number at `offset`, which needs no alignment.
-  package func littleEndian<Value: FixedWidthInteger>(
+  @inlinable package func littleEndian<Value: FixedWidthInteger>(
     at offset: Int, as _: Value.Type = Value.self
   ) -> Value {
     unsafe Value(littleEndian: loadUnaligned(fromByteOffset: offset, as: Value.self))
@@ -11,19 +13,19 @@ extension UnsafeRawPointer {
 }
 
 extension UnsafeMutableRawPointer {
-  package func setLittleEndian(_ value: some FixedWidthInteger, at offset: Int) {
+  @inlinable package func setLittleEndian(_ value: some FixedWidthInteger, at offset: Int) {
     unsafe storeBytes(of: value.littleEndian, toByteOffset: offset, as: type(of: value).self)
   }
 }
 
 extension [UInt8] {
-  package mutating func append(littleEndian value: some FixedWidthInteger) {
+  @inlinable package mutating func append(littleEndian value: some FixedWidthInteger) {
     for index in 0..<(value.bitWidth / 8) {
       append(UInt8(truncatingIfNeeded: value >> (index * 8)))
     }
   }
 
-  package func littleEndian<Value: FixedWidthInteger>(
+  @inlinable package func littleEndian<Value: FixedWidthInteger>(
     at offset: Int, as _: Value.Type = Value.self
   ) -> Value {
     precondition(offset >= 0 && offset + MemoryLayout<Value>.size <= count)

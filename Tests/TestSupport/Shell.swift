@@ -81,7 +81,15 @@ package final class RunningProcess: @unchecked Sendable {
     var id: pid_t = 0
     var arguments = unsafe words.map { unsafe strdup($0) } + [nil]
     var values = unsafe variables.map { unsafe strdup($0) } + [nil]
-    let result = unsafe posix_spawnp(&id, words[0], &actions, nil, &arguments, &values)
+    // A test's thread may block signals, which the program would inherit.
+    var attributes = posix_spawnattr_t()
+    unsafe posix_spawnattr_init(&attributes)
+    defer { unsafe posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    unsafe sigemptyset(&none)
+    unsafe posix_spawnattr_setsigmask(&attributes, &none)
+    unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+    let result = unsafe posix_spawnp(&id, words[0], &actions, &attributes, &arguments, &values)
     unsafe (arguments + values).forEach { unsafe free($0) }
     guard result == 0 else { throw Shell.Failure(description: "can't start \(words[0]): \(result)") }
     self.id = id

@@ -118,7 +118,9 @@ extension SnapshotEngine {
       }.prefix(3)
       throw StrobeError(
         .notFound, "there is no collection \(Names.quoted(collection)) in \(location)",
-        advice: nearest.isEmpty ? "it has none yet" : "the nearest are " + nearest.joined(separator: ", "))
+        advice: nearest.isEmpty
+          ? "it has none yet"
+          : (nearest.count == 1 ? "there is " : "the nearest are ") + nearest.joined(separator: ", "))
     }
     return try PointIndex.load(repository, collection)
   }

@@ -42,7 +42,9 @@ package enum Document {
     let body = Array(bytes.dropLast(end))
     let expected = checksumLead + hexadecimal(checksum64(body)) + checksumTail
     guard bytes.suffix(end).elementsEqual(expected.utf8) else {
-      let found = String(decoding: bytes.suffix(end), as: UTF8.self).filter { !$0.isNewline }
+      let tail = String(decoding: bytes.suffix(end), as: UTF8.self)
+      let found =
+        tail.hasPrefix(checksumLead) ? String(tail.dropFirst(checksumLead.count).prefix(16)) : "no checksum"
       throw .damaged(name, expected: "checksum \(hexadecimal(checksum64(body)))", found: found)
     }
     let data = Data(bytes)

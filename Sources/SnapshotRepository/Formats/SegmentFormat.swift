@@ -97,23 +97,23 @@ package struct ChunkLocation: Equatable, Sendable {
   package let length: UInt32
   package let offset: UInt64
 
-  package init(segment: UInt32, length: UInt32, offset: UInt64) {
+  @inlinable package init(segment: UInt32, length: UInt32, offset: UInt64) {
     self.segment = segment
     self.length = length
     self.offset = offset
   }
 
-  package func renumbered(_ segment: UInt32) -> ChunkLocation {
+  @inlinable package func renumbered(_ segment: UInt32) -> ChunkLocation {
     ChunkLocation(segment: segment, length: length, offset: offset)
   }
 
-  package init(at address: UnsafeRawPointer) {
+  @inlinable package init(at address: UnsafeRawPointer) {
     unsafe segment = address.littleEndian(at: 0)
     unsafe length = address.littleEndian(at: 4)
     unsafe offset = address.littleEndian(at: 8)
   }
 
-  package func store(at address: UnsafeMutableRawPointer) {
+  @inlinable package func store(at address: UnsafeMutableRawPointer) {
     unsafe address.setLittleEndian(segment, at: 0)
     unsafe address.setLittleEndian(length, at: 4)
     unsafe address.setLittleEndian(offset, at: 8)

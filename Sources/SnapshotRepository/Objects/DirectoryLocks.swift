@@ -86,9 +86,11 @@ extension DirectoryStore {
   }
 
   package func holder(ofLock name: String) throws(StrobeError) -> String? {
-    guard let file = try? FileDescriptor(opening: path(name), O_RDONLY),
-      clinux_try_lock(file.number, 0) != 0
-    else { return nil }
+    guard let file = try? FileDescriptor(opening: path(name), O_RDONLY) else { return nil }
+    if clinux_try_lock(file.number, 0) == 0 {
+      flock(file.number, LOCK_UN)
+      return nil
+    }
     guard let note = readText(path(name)), !note.isEmpty else { return "another process" }
     return note
   }

@@ -37,6 +37,8 @@ package final class DirectoryStore: ObjectStore {
       } else {
         try publish(temporary, as: path(name))
       }
+      // Not by closing alone: a process that is just being started may have the descriptor as well.
+      flock(file.number, LOCK_UN)
     } catch {
       if !temporary.isEmpty { unsafe unlink(temporary) }
       throw taken(error, name)
@@ -44,13 +46,14 @@ package final class DirectoryStore: ObjectStore {
     try synchronizeDirectory(folder)
   }
 
-  /// A file that is held while it is written, so that nobody takes it for a leftover.
+  /// A file that is held while it is written, so that nobody takes it for a leftover. Shared, so that the
+  /// object may be held from the moment on when it appears.
   private func temporaryFile(in folder: String) throws(StrobeError) -> FileDescriptor {
     while true {
       let path = folder + "/" + Self.temporaryPrefix + hexadecimal(randomBytes(8))
       let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_EXCL)
       // Somebody who clears up may have been quicker than our lock.
-      let isHeld = clinux_try_lock(file.number, 1) == 0
+      let isHeld = clinux_try_lock(file.number, 0) == 0
       if isHeld, try file.facts().links > 0 { return file }
       unsafe unlink(path)
     }
@@ -96,6 +99,8 @@ package final class DirectoryStore: ObjectStore {
     let key = Array(folder.utf8)
     if knownFolders.withLock({ $0.contains(key) }) { return }
     try makeDirectories(folder)
+    // It may be another process that made it just now: its name must be durable before ours relies on it.
+    try synchronizeDirectory(parentDirectory(folder))
     knownFolders.withLock { _ = $0.insert(key) }
   }
 
