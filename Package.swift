@@ -25,7 +25,8 @@ let package = Package(
 
     // Data flows downwards on a snapshot; a room imports only rooms above it.
     .target(name: "Platform", dependencies: ["CLinux"], swiftSettings: room),
-    .target(name: "BlockDevices", dependencies: ["Platform", "CLinux", "CAIO"], swiftSettings: room),
+    .target(
+      name: "BlockDevices", dependencies: ["Platform", "CLinux", "CAIO"], swiftSettings: room),
     .target(name: "ChangeDetection", dependencies: ["Platform", "CLinux"], swiftSettings: room),
     .target(name: "ChunkCodec", dependencies: ["Platform", "CLinux", "CLZ4"], swiftSettings: room),
     .target(
@@ -33,12 +34,15 @@ let package = Package(
       dependencies: ["Platform", "ChangeDetection", "ChunkCodec", "CLinux"], swiftSettings: room),
     .target(
       name: "Engine",
-      dependencies: ["Platform", "BlockDevices", "ChangeDetection", "ChunkCodec", "SnapshotRepository"],
+      dependencies: [
+        "Platform", "BlockDevices", "ChangeDetection", "ChunkCodec", "SnapshotRepository",
+      ],
       swiftSettings: room),
 
     .target(name: "CommandLineArguments", swiftSettings: room),
     .executableTarget(
-      name: "strobe", dependencies: ["Engine", "SnapshotRepository", "CommandLineArguments", "Platform", "CLinux"],
+      name: "strobe",
+      dependencies: ["Engine", "SnapshotRepository", "CommandLineArguments", "Platform", "CLinux"],
       swiftSettings: room),
 
     // Measured from outside by `scripts/bench`; this is what it needs from inside.
@@ -49,9 +53,11 @@ let package = Package(
 
     // Tests mirror the rooms. `CommandTests` run the built program.
     .target(
-      name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport", swiftSettings: room),
+      name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport",
+      swiftSettings: room),
     .testTarget(
-      name: "PlatformTests", dependencies: ["Platform", "CLinux", "TestSupport"], swiftSettings: room),
+      name: "PlatformTests", dependencies: ["Platform", "CLinux", "TestSupport"],
+      swiftSettings: room),
     .testTarget(
       name: "BlockDevicesTests", dependencies: ["BlockDevices", "Platform", "TestSupport"],
       swiftSettings: room),
@@ -63,7 +69,9 @@ let package = Package(
       swiftSettings: room),
     .testTarget(
       name: "SnapshotRepositoryTests",
-      dependencies: ["SnapshotRepository", "ChangeDetection", "ChunkCodec", "Platform", "TestSupport"],
+      dependencies: [
+        "SnapshotRepository", "ChangeDetection", "ChunkCodec", "Platform", "TestSupport",
+      ],
       resources: [.copy("Golden")], swiftSettings: room),
     .testTarget(
       name: "EngineTests",
@@ -72,8 +80,10 @@ let package = Package(
         "TestSupport",
       ], swiftSettings: room),
     .testTarget(
-      name: "CommandLineArgumentsTests", dependencies: ["CommandLineArguments"], swiftSettings: room),
+      name: "CommandLineArgumentsTests", dependencies: ["CommandLineArguments"], swiftSettings: room
+    ),
     .testTarget(
-      name: "CommandTests", dependencies: ["strobe", "Platform", "TestSupport"], swiftSettings: room),
+      name: "CommandTests", dependencies: ["strobe", "Platform", "TestSupport"], swiftSettings: room
+    ),
   ]
 )

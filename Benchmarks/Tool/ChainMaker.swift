@@ -21,7 +21,9 @@ enum ChainMaker {
         state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
         let chunk = Int(state >> 33) % max(chunkCount, 1)
         let bytes = (0..<512).flatMap { index in
-          unsafe withUnsafeBytes(of: (state ^ UInt64(index)) &* 0x9E37_79B9_7F4A_7C15) { unsafe Array($0) }
+          unsafe withUnsafeBytes(of: (state ^ UInt64(index)) &* 0x9E37_79B9_7F4A_7C15) {
+            unsafe Array($0)
+          }
         }
         try unsafe bytes.withBytes { (bytes) throws(StrobeError) in
           try unsafe file.write(bytes, at: chunk * engine.defaultChunkSize)

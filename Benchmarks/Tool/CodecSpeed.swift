@@ -30,13 +30,15 @@ enum CodecSpeed {
       var results: [(ChunkEncoding, Int)] = []
       compress += cpuSeconds {
         for start in starts {
-          let chunk = unsafe UnsafeRawBufferPointer(rebasing: input.bytes[start..<(start + chunkSize)])
+          let chunk = unsafe UnsafeRawBufferPointer(
+            rebasing: input.bytes[start..<(start + chunkSize)])
           results.append(unsafe encoder.encode(chunk, to: output.address + start))
         }
       }
       decompress += cpuSeconds {
         for (start, (encoding, length)) in zip(starts, results) {
-          let record = unsafe UnsafeRawBufferPointer(rebasing: output.bytes[start..<(start + length)])
+          let record = unsafe UnsafeRawBufferPointer(
+            rebasing: output.bytes[start..<(start + length)])
           let isWhole = unsafe decodeChunk(record, encoding: encoding, into: back.bytes)
           precondition(isWhole)
         }

@@ -19,7 +19,8 @@ package import Platform
   private var inFlight = 0
 
   package init(slotCount: Int, slotSize: Int) throws(StrobeError) {
-    precondition(slotCount > 0 && slotCount <= AsyncContext.capacity && slotSize > 0 && slotSize % 4096 == 0)
+    precondition(
+      slotCount > 0 && slotCount <= AsyncContext.capacity && slotSize > 0 && slotSize % 4096 == 0)
     context = try AsyncContext.take()
     self.slotCount = slotCount
     self.slotSize = slotSize
@@ -99,7 +100,9 @@ package import Platform
         try stop.check()
         continue
       }
-      guard count > 0 else { throw .system(-count, call: "io_getevents", object: "asynchronous I/O") }
+      guard count > 0 else {
+        throw .system(-count, call: "io_getevents", object: "asynchronous I/O")
+      }
       inFlight -= Int(count)
       for index in 0..<Int(count) {
         let slot = unsafe events[index].obj - requests

@@ -32,7 +32,9 @@ package struct DiskIdentity: Equatable, Sendable {
   private static func ofLoop(_ file: borrowing FileDescriptor) -> String? {
     var loop = clinux_loop_facts()
     guard unsafe clinux_loop_facts(file.number, &loop) == 0 else { return nil }
-    guard let name = DeviceTree.name(of: (try? file.facts())?.specialDevice ?? .init(major: 0, minor: 0)),
+    guard
+      let name = DeviceTree.name(
+        of: (try? file.facts())?.specialDevice ?? .init(major: 0, minor: 0)),
       let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
       let facts = (try? FileFacts(path: backing)) ?? nil, facts.inode == loop.backing_inode
     else { return "loop:inode:\(loop.backing_inode):at:\(loop.offset)" }

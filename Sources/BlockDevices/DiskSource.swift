@@ -37,7 +37,8 @@ package final class DiskSource: Sendable {
     let file = try Self.open(path)
     let facts = try file.facts()
     guard facts.isSameFile(as: found), facts.isBlockDevice == found.isBlockDevice else {
-      throw StrobeError(.busy, "source \(path) was replaced while it was opened", advice: "try again")
+      throw StrobeError(
+        .busy, "source \(path) was replaced while it was opened", advice: "try again")
     }
     let geometry = try DeviceGeometry(of: file, facts)
     guard geometry.size % 512 == 0 else {
@@ -88,7 +89,8 @@ package final class DiskSource: Sendable {
       let part = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done..<(done + step)])
       do throws(StrobeError) {
         // The ring's buffers are whole pages, so the page that holds a short end has room.
-        let whole = unsafe UnsafeMutableRawBufferPointer(start: part.baseAddress, count: requestLength(step))
+        let whole = unsafe UnsafeMutableRawBufferPointer(
+          start: part.baseAddress, count: requestLength(step))
         let count = try unsafe file.read(at: offset + done, into: isDirect ? whole : part)
         guard count >= step else {
           // The file may end long before this range.
@@ -100,7 +102,9 @@ package final class DiskSource: Sendable {
             advice: "it was truncated while it was read; run the command again")
         }
       } catch {
-        guard error.errno == EIO || error.errno == ENODATA || error.errno == EREMOTEIO else { throw error }
+        guard error.errno == EIO || error.errno == ENODATA || error.errno == EREMOTEIO else {
+          throw error
+        }
         if case .system(_, _, let object) = error.reason, object == path { throw error }
         throw error.explained(
           "\(path): read error at byte \(offset + done): \(unsafe String(cString: strerror(error.errno)))",

@@ -42,33 +42,43 @@ package final class DiskTarget: Sendable {
   ///
   /// - Parameter replaces: whether a file of that name may be there and is replaced in the end.
   package init(newFile path: String, size: Int, replaces: Bool) throws(StrobeError) {
-    let temporary =
-      parentDirectory(path) + "/." + lastComponent(path) + ".strobe-partial-"
-      + hexadecimal(randomBytes(4))
-    buffered = try FileDescriptor(opening: temporary, O_RDWR | O_CREAT | O_EXCL, mode: 0o600)
+    let folder = parentDirectory(path)
+    do throws(StrobeError) {
+      // Without a name it vanishes with the process, however that ends. See open(2), O_TMPFILE.
+      buffered = try FileDescriptor(opening: folder, O_RDWR | clinux_O_TMPFILE)
+      temporaryPath = nil
+    } catch {
+      guard [EOPNOTSUPP, EISDIR, EINVAL].contains(error.errno) else { throw error }
+      let temporary =
+        "\(folder)/.\(lastComponent(path)).strobe-partial-\(hexadecimal(randomBytes(4)))"
+      buffered = try FileDescriptor(opening: temporary, O_RDWR | O_CREAT | O_EXCL)
+      temporaryPath = temporary
+    }
     do throws(StrobeError) {
       try buffered.truncate(to: size)
-      if let file = try? FileDescriptor(opening: temporary, O_RDWR | clinux_O_DIRECT) {
+      let name = "/proc/self/fd/\(buffered.number)"
+      if let file = try? FileDescriptor(opening: name, O_RDWR | clinux_O_DIRECT) {
         direct = file
       } else {
-        direct = try FileDescriptor(opening: temporary, O_RDWR)
+        direct = try FileDescriptor(opening: name, O_RDWR)
       }
     } catch {
-      unsafe unlink(temporary)
+      if let temporaryPath { unsafe unlink(temporaryPath) }
       throw error
     }
     self.path = path
     self.size = size
     self.replaces = replaces
     isDevice = false
-    temporaryPath = temporary
   }
 
   package var descriptor: Int32 { direct.number }
 
   /// Writes through the page cache: for ends that are no whole page.
   package func writeBuffered(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(StrobeError) {
-    do throws(StrobeError) { try unsafe buffered.write(bytes, at: offset) } catch { throw said(error) }
+    do throws(StrobeError) { try unsafe buffered.write(bytes, at: offset) } catch {
+      throw said(error)
+    }
   }
 
   /// Makes a range read as zeros, the cheapest way that guarantees it.
@@ -88,7 +98,9 @@ package final class DiskTarget: Sendable {
 
   private func punched(_ range: Range<Int>) throws(StrobeError) -> Bool {
     guard !cannotPunch.load(ordering: .relaxed) else { return false }
-    if clinux_punch_hole(direct.number, UInt64(range.lowerBound), UInt64(range.count)) == 0 { return true }
+    if clinux_punch_hole(direct.number, UInt64(range.lowerBound), UInt64(range.count)) == 0 {
+      return true
+    }
     return try unsupported(range, "fallocate", remember: cannotPunch)
   }
 
@@ -130,19 +142,33 @@ package final class DiskTarget: Sendable {
     } catch {
       throw said(error)
     }
-    guard let temporaryPath else { return }
-    if replaces {
-      try systemCall("rename", path) { unsafe rename(temporaryPath, path) }
-    } else {
-      do throws(StrobeError) {
-        try publish(temporaryPath, as: path)
-      } catch {
-        guard error.errno == EEXIST else { throw error }
-        throw StrobeError(
-          .exists, "target \(path) appeared while it was restored", advice: "choose another name")
-      }
-    }
+    guard !isDevice else { return }
+    try name()
     try synchronizeDirectory(parentDirectory(path))
+  }
+
+  /// Gives a file its name.
+  private func name() throws(StrobeError) {
+    do throws(StrobeError) {
+      guard replaces else {
+        if let temporaryPath { return try publish(temporaryPath, as: path) }
+        return try link(to: path)
+      }
+      let staged = temporaryPath ?? "\(path).strobe-\(hexadecimal(randomBytes(4)))"
+      if temporaryPath == nil { try link(to: staged) }
+      try systemCall("rename", path) { unsafe rename(staged, path) }
+    } catch {
+      guard error.errno == EEXIST else { throw error }
+      throw StrobeError(
+        .exists, "target \(path) appeared while it was restored", advice: "choose another name")
+    }
+  }
+
+  private func link(to name: String) throws(StrobeError) {
+    let nameless = "/proc/self/fd/\(buffered.number)"
+    try systemCall("linkat", name) {
+      unsafe linkat(AT_FDCWD, nameless, AT_FDCWD, name, AT_SYMLINK_FOLLOW)
+    }
   }
 
   /// Leaves no half-restored file behind. A device keeps what was written to it.

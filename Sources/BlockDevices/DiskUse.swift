@@ -66,7 +66,9 @@ package struct DiskUse: Sendable {
   }
 
   private static func isSwap(_ name: String) -> Bool {
-    (readText("/proc/swaps") ?? "").split(separator: "\n").contains { $0.hasPrefix("/dev/\(name) ") }
+    (readText("/proc/swaps") ?? "").split(separator: "\n").contains {
+      $0.hasPrefix("/dev/\(name) ")
+    }
   }
 
   /// The devices of the mounted Btrfs that a device is part of, or nil.

@@ -29,7 +29,8 @@ extension DiskSource {
     Self.holes(of: file.number, window: start..<(start + size), body)
   }
 
-  private static func holes(of descriptor: Int32, window: Range<Int>, _ body: (Range<Int>) -> Void) {
+  private static func holes(of descriptor: Int32, window: Range<Int>, _ body: (Range<Int>) -> Void)
+  {
     var position = window.lowerBound
     while position < window.upperBound {
       var data = Int(clinux_seek_data(descriptor, Int64(position)))

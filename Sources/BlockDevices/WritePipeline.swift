@@ -35,7 +35,8 @@ package struct WritePipeline: ~Copyable {
   package mutating func write(count: Int, at offset: Int) throws(StrobeError) {
     let whole = count & ~4095
     if whole < count {
-      let end = unsafe UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[whole..<count])
+      let end = unsafe UnsafeRawBufferPointer(
+        rebasing: UnsafeRawBufferPointer(buffer)[whole..<count])
       try unsafe target.writeBuffered(end, at: offset + whole)
     }
     guard whole > 0 else { return }
@@ -69,7 +70,8 @@ package struct WritePipeline: ~Copyable {
       if result == request.count { continue }
       if result < 0 && result != -Int(EAGAIN) && result != -Int(EINTR) {
         throw target.said(
-          .system(Int32(-result), call: "write", object: "\(target.path) at byte \(request.offset)"))
+          .system(Int32(-result), call: "write", object: "\(target.path) at byte \(request.offset)")
+        )
       }
       // A short write: the rest the slow way, which names the reason when there is one.
       let done = max(result, 0)

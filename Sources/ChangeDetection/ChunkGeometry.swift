@@ -27,8 +27,12 @@ package struct ChunkGeometry: Sendable, Equatable {
   }
 
   @inlinable package var chunkCount: Int { (diskSize + chunkSize - 1) / chunkSize }
-  @inlinable package var wordCount: Int { (chunkCount + Self.chunksPerWord - 1) / Self.chunksPerWord }
-  @inlinable package var groupCount: Int { (chunkCount + Self.chunksPerGroup - 1) / Self.chunksPerGroup }
+  @inlinable package var wordCount: Int {
+    (chunkCount + Self.chunksPerWord - 1) / Self.chunksPerWord
+  }
+  @inlinable package var groupCount: Int {
+    (chunkCount + Self.chunksPerGroup - 1) / Self.chunksPerGroup
+  }
 
   @inlinable package func offset(of position: Int) -> Int { position * chunkSize }
 

@@ -41,21 +41,32 @@ package final class FingerprintTable: @unchecked Sendable {
     guard let file = try? FileDescriptor(opening: path, O_RDWR) else { return (nil, "missing") }
     var found = [UInt8](repeating: 0, count: headerSize)
     var list = [UInt8](repeating: 0, count: geometry.groupCount * 8)
-    guard (try? unsafe found.withMutableBytes { (bytes) throws(StrobeError) in try unsafe file.read(at: 0, into: bytes) }) == headerSize,
-      (try? unsafe list.withMutableBytes { (bytes) throws(StrobeError) in try unsafe file.read(at: headerSize, into: bytes) }) == list.count
+    guard
+      (try? unsafe found.withMutableBytes { (bytes) throws(StrobeError) in
+        try unsafe file.read(at: 0, into: bytes)
+      }) == headerSize,
+      (try? unsafe list.withMutableBytes { (bytes) throws(StrobeError) in
+        try unsafe file.read(at: headerSize, into: bytes)
+      }) == list.count
     else { return (nil, "damaged") }
     let expected = header(layer: layer, geometry: geometry, valid: true, checksums: list)
     if found == expected {
-      let checksums = (0..<geometry.groupCount).map { list.littleEndian(at: $0 * 8, as: UInt64.self) }
+      let checksums = (0..<geometry.groupCount).map {
+        list.littleEndian(at: $0 * 8, as: UInt64.self)
+      }
       return (FingerprintTable(file, geometry, checksums), "valid")
     }
     guard Array(found[0..<8]) == magic else { return (nil, "damaged") }
-    if found.littleEndian(at: 12, as: UInt32.self) == 0 { return (nil, "left invalid by an interrupted update") }
+    if found.littleEndian(at: 12, as: UInt32.self) == 0 {
+      return (nil, "left invalid by an interrupted update")
+    }
     return (nil, Array(found[16..<32]) == layer ? "damaged" : "of another restore point")
   }
 
   /// Makes a table of zeros that is not valid yet.
-  package static func create(_ path: String, geometry: ChunkGeometry) throws(StrobeError) -> FingerprintTable {
+  package static func create(_ path: String, geometry: ChunkGeometry) throws(StrobeError)
+    -> FingerprintTable
+  {
     let file = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_TRUNC)
     let checksums = [UInt64](repeating: 0, count: geometry.groupCount)
     let table = FingerprintTable(file, geometry, checksums)

@@ -35,7 +35,8 @@ package struct ChunkEncoder: ~Copyable {
 ///
 /// - Returns: false when it isn't exactly `content.count` bytes of content; never writes beyond it.
 package func decodeChunk(
-  _ stored: UnsafeRawBufferPointer, encoding: ChunkEncoding, into content: UnsafeMutableRawBufferPointer
+  _ stored: UnsafeRawBufferPointer, encoding: ChunkEncoding,
+  into content: UnsafeMutableRawBufferPointer
 ) -> Bool {
   switch encoding {
   case .raw:

@@ -32,7 +32,9 @@ struct ChunkStream: ~Copyable {
       let end = endOfRun(chunks, from: first, limit: .max)
       let from = Int(chunks[first].location.offset)
       let to = Int(chunks[end - 1].location.offset) + Int(chunks[end - 1].location.length)
-      if let segment = try? reader.segment(chunks[first].location.segment) { segment.prefetch(from..<to) }
+      if let segment = try? reader.segment(chunks[first].location.segment) {
+        segment.prefetch(from..<to)
+      }
       first = end
     }
   }
@@ -49,7 +51,8 @@ struct ChunkStream: ~Copyable {
     while first < chunks.count {
       let end = endOfRun(chunks, from: first, limit: memory.count)
       let start = Int(chunks[first].location.offset)
-      let length = Int(chunks[end - 1].location.offset) + Int(chunks[end - 1].location.length) - start
+      let length =
+        Int(chunks[end - 1].location.offset) + Int(chunks[end - 1].location.length) - start
       let bytes = unsafe UnsafeMutableRawBufferPointer(rebasing: memory.bytes[..<length])
       do throws(StrobeError) {
         try unsafe reader.segment(chunks[first].location.segment).read(at: start, into: bytes)
@@ -69,11 +72,14 @@ struct ChunkStream: ~Copyable {
   }
 
   private func decode(
-    _ chunk: PlannedChunk, _ record: UnsafeRawBufferPointer, into sink: inout some ChunkSink & ~Copyable
+    _ chunk: PlannedChunk, _ record: UnsafeRawBufferPointer,
+    into sink: inout some ChunkSink & ~Copyable
   ) throws(StrobeError) {
-    let content = try unsafe sink.place(for: chunk.position, length: geometry.length(of: chunk.position))
+    let content = try unsafe sink.place(
+      for: chunk.position, length: geometry.length(of: chunk.position))
     do throws(StrobeError) {
-      try unsafe reader.decode(record, at: chunk.location, fingerprint: chunk.fingerprint, into: content)
+      try unsafe reader.decode(
+        record, at: chunk.location, fingerprint: chunk.fingerprint, into: content)
     } catch {
       try sink.failed(chunk.position, error)
       return
@@ -83,13 +89,15 @@ struct ChunkStream: ~Copyable {
 
   /// A request over several records failed: each record on its own tells which of them it was.
   private func readOneByOne(
-    _ chunks: ArraySlice<PlannedChunk>, _ error: StrobeError, into sink: inout some ChunkSink & ~Copyable
+    _ chunks: ArraySlice<PlannedChunk>, _ error: StrobeError,
+    into sink: inout some ChunkSink & ~Copyable
   ) throws(StrobeError) {
     for chunk in chunks {
       let bytes = unsafe UnsafeMutableRawBufferPointer(
         rebasing: memory.bytes[..<Int(chunk.location.length)])
       do throws(StrobeError) {
-        try unsafe reader.segment(chunk.location.segment).read(at: Int(chunk.location.offset), into: bytes)
+        try unsafe reader.segment(chunk.location.segment).read(
+          at: Int(chunk.location.offset), into: bytes)
       } catch {
         try sink.failed(chunk.position, error)
         continue
@@ -117,7 +125,8 @@ struct ChunkStream: ~Copyable {
 /// Where decoded chunks go.
 protocol ChunkSink: ~Copyable {
   /// The memory for the chunk at `position`.
-  mutating func place(for position: Int, length: Int) throws(StrobeError) -> UnsafeMutableRawBufferPointer
+  mutating func place(for position: Int, length: Int) throws(StrobeError)
+    -> UnsafeMutableRawBufferPointer
   /// The chunk is in its place, checked.
   mutating func completed(_ position: Int) throws(StrobeError)
   /// The chunk can't be read; throw to end, return to go on.
@@ -133,7 +142,8 @@ extension GroupMap {
         let index = word * 64 + bit
         chunks.append(
           PlannedChunk(
-            position: firstPosition + index, fingerprint: fingerprint(index), location: location(index)))
+            position: firstPosition + index, fingerprint: fingerprint(index),
+            location: location(index)))
       }
     }
     return chunks

@@ -16,7 +16,8 @@ package func readFile(_ path: String, limit: Int = 64 << 20) throws(StrobeError)
   while true {
     let room = bytes.count
     let got = try unsafe bytes.withMutableBytes { (buffer) throws(StrobeError) in
-      try unsafe file.read(at: count, into: UnsafeMutableRawBufferPointer(rebasing: buffer[count...]))
+      try unsafe file.read(
+        at: count, into: UnsafeMutableRawBufferPointer(rebasing: buffer[count...]))
     }
     count += got
     if count < room { break }

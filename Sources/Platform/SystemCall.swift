@@ -28,6 +28,7 @@ extension StrobeError {
       default: nil
       }
     return StrobeError(
-      .system(errno: code, call: call, object: object), "\(object): \(call): \(why)", advice: advice)
+      .system(errno: code, call: call, object: object), "\(object): \(call): \(why)", advice: advice
+    )
   }
 }

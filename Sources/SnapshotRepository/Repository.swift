@@ -27,13 +27,16 @@ package struct Repository: Sendable {
   package static func create(
     at path: String, defaultChunkSize: Int, repairing: Bool = false
   ) throws(StrobeError) -> Repository {
-    guard ChunkGeometry.isValid(chunkSize: defaultChunkSize) else { throw invalidChunkSize(defaultChunkSize) }
+    guard ChunkGeometry.isValid(chunkSize: defaultChunkSize) else {
+      throw invalidChunkSize(defaultChunkSize)
+    }
     let store = DirectoryStore(path)
     try checkPlace(path, store, repairing: repairing)
     try makeDirectories(path)
     for room in rooms { try makeDirectories(path + "/" + room) }
     let configuration = Configuration(
-      format: Document.format, id: PassID().description, created: .now, defaultChunkSize: defaultChunkSize)
+      format: Document.format, id: PassID().description, created: .now,
+      defaultChunkSize: defaultChunkSize)
     // Last, so that a directory with a configuration is a whole repository.
     try store.put(configurationName, Document.encode(configuration), replacing: repairing)
     return Repository(store: store, configuration: configuration, localFolder: path)
@@ -55,7 +58,8 @@ package struct Repository: Sendable {
     let names = try namesInDirectory(path).filter { $0 != "lost+found" && !$0.hasPrefix(".tmp-") }
     if repairing {
       guard rooms.allSatisfy(names.contains) else {
-        throw StrobeError(.usage, "\(path) has no repository to repair", advice: "run init without --repair")
+        throw StrobeError(
+          .usage, "\(path) has no repository to repair", advice: "run init without --repair")
       }
       do throws(StrobeError) {
         _ = try open(at: path)
@@ -75,7 +79,8 @@ package struct Repository: Sendable {
     guard others.isEmpty, !filled else {
       throw StrobeError(
         .refused, "\(path) is not empty",
-        advice: filled ? "if its config.json was lost, run: strobe init --repair" : "choose an empty directory")
+        advice: filled
+          ? "if its config.json was lost, run: strobe init --repair" : "choose an empty directory")
     }
   }
 
@@ -84,7 +89,8 @@ package struct Repository: Sendable {
     let store = DirectoryStore(path)
     guard let facts = try FileFacts(path: path) else {
       throw StrobeError(
-        .notFound, "there is no repository at \(path)", advice: "make one with: strobe init --repository \(path)")
+        .notFound, "there is no repository at \(path)",
+        advice: "make one with: strobe init --repository \(path)")
     }
     guard facts.isDirectory else {
       throw StrobeError(.usage, "\(path) is not a directory, so it is no repository")
@@ -93,7 +99,8 @@ package struct Repository: Sendable {
       let bytes = try store.get(configurationName, limit: Document.sizeLimit)
       let configuration = try Document.decode(Configuration.self, bytes, name: configurationName)
       guard ChunkGeometry.isValid(chunkSize: configuration.defaultChunkSize) else {
-        throw .damaged(configurationName, expected: "a chunk size", found: "\(configuration.defaultChunkSize)")
+        throw .damaged(
+          configurationName, expected: "a chunk size", found: "\(configuration.defaultChunkSize)")
       }
       return Repository(store: store, configuration: configuration, localFolder: path)
     } catch {
@@ -115,11 +122,14 @@ package struct Repository: Sendable {
     guard error.isDamage else { return error }
     return error.explained(
       "\(path)/\(error.message)",
-      advice: "the restore points don't depend on it; run: strobe init --repair --repository \(path)")
+      advice:
+        "the restore points don't depend on it; run: strobe init --repair --repository \(path)")
   }
 
   /// The folder of a collection's journals: spools of unfinished passes.
-  package func journalFolder(_ collection: String) -> String { "\(localFolder)/journal/\(collection)" }
+  package func journalFolder(_ collection: String) -> String {
+    "\(localFolder)/journal/\(collection)"
+  }
 
   /// The folder of a collection's caches; it may be deleted at any time.
   package func cacheFolder(_ collection: String) -> String { "\(localFolder)/cache/\(collection)" }
@@ -129,11 +139,13 @@ package struct Repository: Sendable {
   }
 
   /// Takes the place of the one writer of a collection.
-  package func lockWriter(of collection: String, note: String) throws(StrobeError) -> any StoreLock {
+  package func lockWriter(of collection: String, note: String) throws(StrobeError) -> any StoreLock
+  {
     let name = "locks/writer-\(collection)"
     if let lock = try store.lock(name, note: note) { return lock }
     let holder = try store.holder(ofLock: name) ?? "another process"
     throw StrobeError(
-      .busy, "collection \(collection) is being written to by \(holder)", advice: "wait for it and try again")
+      .busy, "collection \(collection) is being written to by \(holder)",
+      advice: "wait for it and try again")
   }
 }

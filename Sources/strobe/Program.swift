@@ -6,13 +6,17 @@ import Platform
 
 /// The program: which commands there are, and what their errors mean to the shell.
 enum Program {
-  private static var commands: [any Command.Type] { [
-    InitCommand.self, SnapshotCommand.self, ListCommand.self, ShowCommand.self, RestoreCommand.self,
-    DiffCommand.self, VerifyCommand.self, DeleteCommand.self, GarbageCommand.self,
-  ] }
+  private static var commands: [any Command.Type] {
+    [
+      InitCommand.self, SnapshotCommand.self, ListCommand.self, ShowCommand.self,
+      RestoreCommand.self,
+      DiffCommand.self, VerifyCommand.self, DeleteCommand.self, GarbageCommand.self,
+    ]
+  }
 
   private static let declaration = ProgramDeclaration(
-    name: "strobe", summary: "Incremental snapshots of block devices: full disks from any point of a chain.",
+    name: "strobe",
+    summary: "Incremental snapshots of block devices: full disks from any point of a chain.",
     version: strobeVersion,
     discussion: """
       A restore point is one instant of all disks of a machine. It is written COLLECTION@latest, \
@@ -23,7 +27,9 @@ enum Program {
     commonOptions: [Common.repository, Common.json, Common.quiet],
     examples: [
       Example("strobe init --repository /srv/strobe", "Make a repository"),
-      Example("strobe snapshot web --disk os=/dev/vg/os --disk data=/dev/vg/data", "The first point, full"),
+      Example(
+        "strobe snapshot web --disk os=/dev/vg/os --disk data=/dev/vg/data", "The first point, full"
+      ),
       Example("strobe snapshot web", "Later: the same disks, only the changes"),
       Example("strobe restore web@latest --disk os=/dev/vg/new", "Get a disk back"),
     ],
@@ -36,7 +42,9 @@ enum Program {
   static func run(_ arguments: [String]) -> Int32 {
     do {
       let width = min(Int(clinux_terminal_columns(STDOUT_FILENO)), 100)
-      switch try declaration.parse(arguments, environment: environment(), width: width > 0 ? width : 80) {
+      switch try declaration.parse(
+        arguments, environment: environment(), width: width > 0 ? width : 80)
+      {
       case .help(let text), .version(let text):
         Console.print(text)
         return 0
@@ -65,7 +73,8 @@ enum Program {
       return try command.run(values)
     } catch let error as StrobeError where error.reason == .cancelled {
       let signal = clinux_termination_signal()
-      Console.error("interrupted" + (command == SnapshotCommand.self ? "; nothing was committed" : ""))
+      Console.error(
+        "interrupted" + (command == SnapshotCommand.self ? "; nothing was committed" : ""))
       return signal == 0 ? 1 : 128 + signal
     }
   }
@@ -91,7 +100,8 @@ protocol Command {
 /// Options that every command has.
 enum Common {
   static let repository = Option(
-    "repository", short: "r", value: "DIR", environment: "STROBE_REPOSITORY", help: "The repository")
+    "repository", short: "r", value: "DIR", environment: "STROBE_REPOSITORY", help: "The repository"
+  )
   static let json = Flag("json", help: "Write one JSON document to standard output")
   static let quiet = Flag("quiet", short: "q", help: "No progress, and only what was asked for")
 

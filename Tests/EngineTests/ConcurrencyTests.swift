@@ -10,7 +10,9 @@ struct ConcurrencyTests {
   private let folder = TemporaryDirectory(in: "/dev/shm")
   private let engine: SnapshotEngine
 
-  init() throws { engine = try SnapshotEngine.create(at: folder.file("repository"), chunkSize: 4096) }
+  init() throws {
+    engine = try SnapshotEngine.create(at: folder.file("repository"), chunkSize: 4096)
+  }
 
   @Test("Snapshots, restores, deletions and gc beside one another lose nothing")
   func everythingAtOnce() throws {
@@ -56,14 +58,17 @@ struct ConcurrencyTests {
       }
       let point = kept.randomElement(using: &random)!
       let target = folder.file("restored-\(number)-\(round)")
-      _ = try engine.restore(PointReference(name, id: point.id), [RestoreTarget(disk: "d", path: target)])
+      _ = try engine.restore(
+        PointReference(name, id: point.id), [RestoreTarget(disk: "d", path: target)])
       let isSame = try contents(target) == point.content
       guard isSame else { throw Shell.Failure(description: "\(name) \(point.id) restored wrongly") }
       unsafe unlink(target)
     }
   }
 
-  @Test("Of two snapshots of one collection one is told that the other runs") func twoSnapshots() throws {
+  @Test("Of two snapshots of one collection one is told that the other runs") func twoSnapshots()
+    throws
+  {
     let disk = try DiskModel(folder.file("disk"), size: 1 << 20)
     disk.write([1], at: 0)
     let engine = engine

@@ -26,7 +26,8 @@ struct DamageTests {
   /// Every object of the repository; locks, journals and caches are no part of it.
   private func objects() throws -> [String] {
     let output = try Shell.run(
-      "find", folder.file("repository"), "-type", "f", "(", "-path", "*/collections/*", "-o", "-path", "*/layers/*",
+      "find", folder.file("repository"), "-type", "f", "(", "-path", "*/collections/*", "-o",
+      "-path", "*/layers/*",
       "-o", "-path", "*/segments/*", "-o", "-name", "config.json", ")")
     return output.split(separator: "\n").map(String.init).sorted()
   }
@@ -38,7 +39,8 @@ struct DamageTests {
       let target = folder.file("restored")
       do {
         let engine = try SnapshotEngine(repository: folder.file("repository"))
-        _ = try engine.restore(PointReference("m", id: point.id), [RestoreTarget(disk: "d", path: target)])
+        _ = try engine.restore(
+          PointReference("m", id: point.id), [RestoreTarget(disk: "d", path: target)])
         let isSame = try contents(target) == point.content
         #expect(isSame, "\(what): a wrong restore")
         unsafe unlink(target)
@@ -95,7 +97,9 @@ struct DamageTests {
     #expect(try restoreAll("whole again") == 0)
   }
 
-  @Test("A snapshot on top of damage says so and restores rightly itself") func snapshotOnDamage() throws {
+  @Test("A snapshot on top of damage says so and restores rightly itself") func snapshotOnDamage()
+    throws
+  {
     for path in try objects() where !path.hasSuffix("config.json") {
       let whole = try contents(path)
       var bytes = whole

@@ -54,7 +54,10 @@ final class DiskModel {
     switch Int.random(in: 0..<12, using: &random) {
     case 0: break
     case 1: punch(randomRange(&random))
-    case 2: write([UInt8](repeating: 0, count: randomRange(&random).count), at: randomRange(&random).lowerBound)
+    case 2:
+      write(
+        [UInt8](repeating: 0, count: randomRange(&random).count),
+        at: randomRange(&random).lowerBound)
     case 3: resize(to: Int.random(in: 1...2048, using: &random) * 512)
     case 4: write(random.bytes(content.count), at: 0)
     case 5: punch(0..<content.count)
@@ -85,7 +88,9 @@ func contents(_ path: String) throws -> [UInt8] {
   var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
   let size = bytes.count
   let count = unsafe pread(file, &bytes, size, 0)
-  guard count == size else { throw Shell.Failure(description: "\(path): \(count) of \(size) bytes") }
+  guard count == size else {
+    throw Shell.Failure(description: "\(path): \(count) of \(size) bytes")
+  }
   return bytes
 }
 

@@ -25,7 +25,8 @@ struct HeadTableTests {
     let point = try engine.snapshot("m").point
     #expect(point.disks[0].changedChunks == changed)
     let target = folder.file("restored")
-    _ = try engine.restore(PointReference("m", id: point.id), [RestoreTarget(disk: "d", path: target)])
+    _ = try engine.restore(
+      PointReference("m", id: point.id), [RestoreTarget(disk: "d", path: target)])
     #expect(try contents(target) == disk.content)
     unsafe unlink(target)
   }
@@ -38,7 +39,8 @@ struct HeadTableTests {
     try snapshotAndCompare(changed: 1)
   }
 
-  @Test("A page of it that was lost doesn't hide that content became zeros") func lostPage() throws {
+  @Test("A page of it that was lost doesn't hide that content became zeros") func lostPage() throws
+  {
     // A block of fingerprints reads as zeros after a crash: "these chunks are zeros".
     let file = unsafe open(table, O_WRONLY | O_CLOEXEC)
     let zeros = [UInt8](repeating: 0, count: 4096)

@@ -7,12 +7,14 @@ struct PointReferenceTests {
   @Test(
     "What it may look like",
     arguments: [
-      ("web@latest", PointReference.Selector.latest), ("web@-3", .before(3)), ("web@-0", .before(0)),
+      ("web@latest", PointReference.Selector.latest), ("web@-3", .before(3)),
+      ("web@-0", .before(0)),
       ("web@3f9a", .prefix("3f9a")), ("web@3F9A", .prefix("3f9a")),
       ("web@2026-11-21", .time(Timestamp("2026-11-21T00:00:00Z")!)),
       ("web@2026-11-21T08:15Z", .time(Timestamp("2026-11-21T08:15:00Z")!)),
       ("web@2026-11-21T08:15:30+02:00", .time(Timestamp("2026-11-21T06:15:30Z")!)),
-    ]) func valid(text: String, selector: PointReference.Selector) throws {
+    ]) func valid(text: String, selector: PointReference.Selector) throws
+  {
     let reference = try PointReference(text)
     #expect(reference.collection == "web")
     #expect(reference.selector == selector)
@@ -21,9 +23,12 @@ struct PointReferenceTests {
   @Test(
     "What it may not look like",
     arguments: [
-      "web", "", "@latest", "web@", "web@newest", "web@--1", "web@-1x", "../web@latest", "we/b@latest",
-      "web@2026-13-01", "web@0123456789abcdef012345678", "web@latest@latest", "web@-99999999999999999999",
-    ]) func invalid(text: String) {
+      "web", "", "@latest", "web@", "web@newest", "web@--1", "web@-1x", "../web@latest",
+      "we/b@latest",
+      "web@2026-13-01", "web@0123456789abcdef012345678", "web@latest@latest",
+      "web@-99999999999999999999",
+    ]) func invalid(text: String)
+  {
     #expect(throws: StrobeError.self) { try PointReference(text) }
   }
 
@@ -49,7 +54,9 @@ struct PointReferenceTests {
     let wrong = String(id.dropLast()) + (id.hasSuffix("0") ? "1" : "0")
     let unknown = #expect(throws: StrobeError.self) { try find(wrong) }
     #expect(unknown?.advice?.contains(String(id.prefix(12))) == true)
-    let other = #expect(throws: StrobeError.self) { try engine.resolve(PointReference("wbe@latest")) }
+    let other = #expect(throws: StrobeError.self) {
+      try engine.resolve(PointReference("wbe@latest"))
+    }
     #expect(other?.advice?.contains("web") == true)
   }
 }

@@ -72,7 +72,8 @@ struct SnapshotPropertyTests {
   }
 
   private func check(
-    _ engine: SnapshotEngine, _ folder: TemporaryDirectory, _ kept: [Kept], chunkSize: Int, seed: UInt64
+    _ engine: SnapshotEngine, _ folder: TemporaryDirectory, _ kept: [Kept], chunkSize: Int,
+    seed: UInt64
   ) throws {
     let report = try engine.verify()
     #expect(report.damage.isEmpty, "seed \(seed)")

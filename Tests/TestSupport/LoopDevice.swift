@@ -56,7 +56,9 @@ package final class MountedFileSystem: Sendable {
   /// - Parameters:
   ///   - kind: `ext4`, `xfs` or `btrfs`.
   ///   - make: whether a new one is made first.
-  package init(_ kind: String, on device: LoopDevice, in folder: TemporaryDirectory, make: Bool = true) throws {
+  package init(
+    _ kind: String, on device: LoopDevice, in folder: TemporaryDirectory, make: Bool = true
+  ) throws {
     self.device = device
     self.folder = folder
     if make {

@@ -22,7 +22,8 @@ package enum Shell {
   package static func run(_ words: String...) throws -> String {
     let result = try capture(words)
     guard result.status == 0 else {
-      throw Failure(description: "\(words.joined(separator: " ")): \(result.status): \(result.errors)")
+      throw Failure(
+        description: "\(words.joined(separator: " ")): \(result.status): \(result.errors)")
     }
     return result.output
   }
@@ -47,7 +48,9 @@ package enum Shell {
   }
 
   package static func exists(_ program: String) -> Bool {
-    ["/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"].contains { unsafe access($0 + program, X_OK) == 0 }
+    ["/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"].contains {
+      unsafe access($0 + program, X_OK) == 0
+    }
   }
 }
 
@@ -67,8 +70,10 @@ package final class RunningProcess: @unchecked Sendable {
     defer { unsafe posix_spawn_file_actions_destroy(&actions) }
     unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
     let flags = O_WRONLY | O_CREAT | O_TRUNC
-    unsafe posix_spawn_file_actions_addopen(&actions, 1, output.map { $0 + ".out" } ?? "/dev/null", flags, 0o600)
-    unsafe posix_spawn_file_actions_addopen(&actions, 2, output.map { $0 + ".err" } ?? "/dev/null", flags, 0o600)
+    unsafe posix_spawn_file_actions_addopen(
+      &actions, 1, output.map { $0 + ".out" } ?? "/dev/null", flags, 0o600)
+    unsafe posix_spawn_file_actions_addopen(
+      &actions, 2, output.map { $0 + ".err" } ?? "/dev/null", flags, 0o600)
     var variables: [String] = []
     var inherited = unsafe environ
     while let entry = unsafe inherited.pointee {
@@ -90,8 +95,11 @@ package final class RunningProcess: @unchecked Sendable {
     unsafe posix_spawnattr_setsigmask(&attributes, &none)
     unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
     let result = unsafe posix_spawnp(&id, words[0], &actions, &attributes, &arguments, &values)
-    unsafe (arguments + values).forEach { unsafe free($0) }
-    guard result == 0 else { throw Shell.Failure(description: "can't start \(words[0]): \(result)") }
+    for index in unsafe arguments.indices { unsafe free(arguments[index]) }
+    for index in unsafe values.indices { unsafe free(values[index]) }
+    guard result == 0 else {
+      throw Shell.Failure(description: "can't start \(words[0]): \(result)")
+    }
     self.id = id
   }
 

@@ -60,7 +60,8 @@ extension SnapshotEngine {
   ) throws(StrobeError) -> PointDifference {
     guard old.collection == new.collection else {
       throw StrobeError(
-        .usage, "points of different collections can't be compared: \(old.collection) and \(new.collection)",
+        .usage,
+        "points of different collections can't be compared: \(old.collection) and \(new.collection)",
         advice: "compare two points of one collection")
     }
     let (oldPoint, oldLock) = try hold(old)
@@ -89,7 +90,8 @@ extension SnapshotEngine {
     var ranges: [ChangedRange] = []
     if let new {
       let delta = MapDelta(
-        old: try old.map { disk throws(StrobeError) in try chain(oldPoint, disk) }, new: try chain(newPoint, new))
+        old: try old.map { disk throws(StrobeError) in try chain(oldPoint, disk) },
+        new: try chain(newPoint, new))
       try Self.collect(delta, stop) { kind, offset, length in
         if let last = ranges.last, last.kind == kind, last.offset + last.length == offset {
           ranges[ranges.count - 1] = ChangedRange(
@@ -112,7 +114,8 @@ extension SnapshotEngine {
       let positions = geometry.positions(ofGroup: group)
       for position in positions {
         let index = position - positions.lowerBound
-        guard old.isStored(index) || new.isStored(index), old.fingerprint(index) != new.fingerprint(index)
+        guard old.isStored(index) || new.isStored(index),
+          old.fingerprint(index) != new.fingerprint(index)
         else { continue }
         found(
           new.isStored(index) ? .changed : .cleared, geometry.offset(of: position),

@@ -74,18 +74,23 @@ extension SnapshotEngine {
     }
   }
 
-  private func point(_ prefix: String, _ index: PointIndex, _ name: String) throws(StrobeError) -> String {
+  private func point(_ prefix: String, _ index: PointIndex, _ name: String) throws(StrobeError)
+    -> String
+  {
     let found = index.points.filter { $0.id.hasPrefix(prefix) }
     if found.count == 1 { return found[0].id }
     guard found.isEmpty else {
-      let some = found.prefix(4).map { "\(name)@\($0.id.prefix(prefix.count + 4))" }.joined(separator: ", ")
+      let some = found.prefix(4).map { "\(name)@\($0.id.prefix(prefix.count + 4))" }.joined(
+        separator: ", ")
       throw StrobeError(
         .usage, "\(name)@\(prefix) means \(found.count) restore points: \(some)",
         advice: "write more of the id")
     }
     // A point whose document can't be read may still be named, to delete it.
     let names = try repository.store.names(in: "collections/\(name)")
-    let damaged = names.filter { $0.hasSuffix(".json") && $0.hasPrefix(prefix) && PassID($0.dropLast(5)) != nil }
+    let damaged = names.filter {
+      $0.hasSuffix(".json") && $0.hasPrefix(prefix) && PassID($0.dropLast(5)) != nil
+    }
     if damaged.count == 1 { return String(damaged[0].dropLast(5)) }
     let nearest = index.points.sorted {
       Self.distance($0.id, prefix) < Self.distance($1.id, prefix)
@@ -94,7 +99,8 @@ extension SnapshotEngine {
       .notFound, "\(name) has no restore point \(prefix)",
       advice: nearest.isEmpty
         ? "it has no restore points"
-        : "the nearest are " + nearest.map { "\(name)@\($0.id.prefix(12))" }.joined(separator: ", "))
+        : "the nearest are " + nearest.map { "\(name)@\($0.id.prefix(12))" }.joined(separator: ", ")
+    )
   }
 
   /// How far an id's beginning is from what was typed, in wrong, missing and surplus characters.
@@ -105,7 +111,8 @@ extension SnapshotEngine {
   private func noPoints(_ index: PointIndex, _ name: String) throws(StrobeError) -> StrobeError {
     if let error = index.unreadable.first { return error }
     return StrobeError(
-      .notFound, "collection \(name) has no restore points", advice: "take one with: strobe snapshot \(name)")
+      .notFound, "collection \(name) has no restore points",
+      advice: "take one with: strobe snapshot \(name)")
   }
 
   /// The points of a collection that exists.
@@ -114,13 +121,15 @@ extension SnapshotEngine {
     let all = try repository.collections()
     guard all.contains(collection) else {
       let nearest = all.sorted {
-        editDistance(Array($0.utf8), Array(collection.utf8)) < editDistance(Array($1.utf8), Array(collection.utf8))
+        editDistance(Array($0.utf8), Array(collection.utf8))
+          < editDistance(Array($1.utf8), Array(collection.utf8))
       }.prefix(3)
       throw StrobeError(
         .notFound, "there is no collection \(Names.quoted(collection)) in \(location)",
         advice: nearest.isEmpty
           ? "it has none yet"
-          : (nearest.count == 1 ? "there is " : "the nearest are ") + nearest.joined(separator: ", "))
+          : (nearest.count == 1 ? "there is " : "the nearest are ")
+            + nearest.joined(separator: ", "))
     }
     return try PointIndex.load(repository, collection)
   }

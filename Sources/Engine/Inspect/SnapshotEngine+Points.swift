@@ -43,7 +43,8 @@ extension SnapshotEngine {
     var listings: [CollectionListing] = []
     for name in try names(collection) {
       let index = try loadIndex(name)
-      listings.append(CollectionListing(name: name, points: index.points, unreadable: index.unreadable))
+      listings.append(
+        CollectionListing(name: name, points: index.points, unreadable: index.unreadable))
     }
     return listings
   }
@@ -98,7 +99,8 @@ extension SnapshotEngine {
   ) throws(StrobeError) -> GarbageReport {
     let outcome = try GarbageCollection.run(repository, dryRun: dryRun, stop: stop)
     return GarbageReport(
-      layers: outcome.layers, segments: outcome.segments, bytes: outcome.bytes, inUse: outcome.inUse)
+      layers: outcome.layers, segments: outcome.segments, bytes: outcome.bytes, inUse: outcome.inUse
+    )
   }
 }
 

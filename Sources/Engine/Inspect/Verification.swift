@@ -112,7 +112,9 @@ private struct VerifyWalk {
   private func verify(
     _ disk: DiskRestorePoint, _ point: RestorePoint, _ name: String, into report: inout VerifyReport
   ) throws(StrobeError) -> Chain? {
-    guard let secret = point.secret else { preconditionFailure("a point that was read has a secret") }
+    guard let secret = point.secret else {
+      preconditionFailure("a point that was read has a secret")
+    }
     do throws(StrobeError) {
       let chain = try engine.chain(point, disk)
       let pass = VerifyPass(engine.repository, secret, disk, chain, progress: progress, stop: stop)
@@ -122,7 +124,8 @@ private struct VerifyWalk {
         let offset = chain.geometry.offset(of: position)
         report.damage.append(
           Damage(
-            point: name, disk: disk.name, range: offset..<(offset + chain.geometry.length(of: position)),
+            point: name, disk: disk.name,
+            range: offset..<(offset + chain.geometry.length(of: position)),
             error: error))
       }
       return chain

@@ -36,18 +36,21 @@ final class VerifyPass: Sendable {
     since old: Chain?, workerCount: Int?
   ) throws(StrobeError) -> [(position: Int, error: StrobeError)] {
     let geometry = chain.geometry
-    try MapDelta(old: old, new: chain).forEachGroup(stop: stop) { (group, oldMap, newMap) throws(StrobeError) in
+    try MapDelta(old: old, new: chain).forEachGroup(stop: stop) {
+      (group, oldMap, newMap) throws(StrobeError) in
       let plan = newMap.plan(
         words: 0..<ChunkGeometry.wordsPerGroup, firstPosition: group * ChunkGeometry.chunksPerGroup)
       let fresh = plan.filter { chunk in
-        !self.isSame(chunk, oldMap, old, index: chunk.position - group * ChunkGeometry.chunksPerGroup)
+        !self.isSame(
+          chunk, oldMap, old, index: chunk.position - group * ChunkGeometry.chunksPerGroup)
       }
       try self.check(fresh, geometry, workerCount)
     }
     return damage.withLock { $0.sorted { $0.position < $1.position } }
   }
 
-  private func isSame(_ chunk: PlannedChunk, _ oldMap: GroupMap, _ old: Chain?, index: Int) -> Bool {
+  private func isSame(_ chunk: PlannedChunk, _ oldMap: GroupMap, _ old: Chain?, index: Int) -> Bool
+  {
     guard let old, oldMap.isStored(index) else { return false }
     let other = oldMap.location(index)
     return other.offset == chunk.location.offset && other.length == chunk.location.length
@@ -63,7 +66,9 @@ final class VerifyPass: Sendable {
       Array(chunks[$0..<min($0 + Self.batch, chunks.count)])
     }
     queue.withLock { $0 = batches.reversed() }
-    let most = RestorePass.memoryBudget / (ChunkStream.memorySize(chunkSize: geometry.chunkSize) + geometry.chunkSize)
+    let most =
+      RestorePass.memoryBudget
+      / (ChunkStream.memorySize(chunkSize: geometry.chunkSize) + geometry.chunkSize)
     let count = max(1, min(workerCount ?? processorCount(), batches.count, most))
     try onWorkers(count, stop: stop) { _ throws(StrobeError) in
       var stream = ChunkStream(self.reader, geometry)
@@ -98,7 +103,9 @@ private struct CheckSink: ~Copyable, ChunkSink {
     content = AlignedBuffer(count: geometry.chunkSize)
   }
 
-  mutating func place(for position: Int, length: Int) throws(StrobeError) -> UnsafeMutableRawBufferPointer {
+  mutating func place(for position: Int, length: Int) throws(StrobeError)
+    -> UnsafeMutableRawBufferPointer
+  {
     unsafe UnsafeMutableRawBufferPointer(rebasing: content.bytes[..<length])
   }
 

@@ -26,7 +26,9 @@ final class RestorePass: Sendable {
     _ repository: Repository, _ point: RestorePoint, _ disk: DiskRestorePoint, target: DiskTarget,
     progress: Progress, stop: CancellationFlag
   ) throws(StrobeError) {
-    guard let secret = point.secret else { preconditionFailure("a point that was read has a secret") }
+    guard let secret = point.secret else {
+      preconditionFailure("a point that was read has a secret")
+    }
     self.disk = disk
     chain = try Chain(
       repository.store, layers: disk.layerIDs,
@@ -92,7 +94,8 @@ final class RestorePass: Sendable {
       guard first < chain.geometry.wordCount else { return nil }
       let group = first / ChunkGeometry.wordsPerGroup
       let firstPosition = group * ChunkGeometry.chunksPerGroup
-      let range = (first % ChunkGeometry.wordsPerGroup)..<(first % ChunkGeometry.wordsPerGroup + words)
+      let range =
+        (first % ChunkGeometry.wordsPerGroup)..<(first % ChunkGeometry.wordsPerGroup + words)
       var chunks: [PlannedChunk] = []
       var next = first + words
       if chain.touches(group: group) {
@@ -100,7 +103,9 @@ final class RestorePass: Sendable {
       } else {
         // Nothing in the rest of the group: one step over it, unless another worker went on already.
         let end = (group + 1) * ChunkGeometry.wordsPerGroup
-        if nextStripe.compareExchange(expected: next, desired: end, ordering: .relaxed).exchanged { next = end }
+        if nextStripe.compareExchange(expected: next, desired: end, ordering: .relaxed).exchanged {
+          next = end
+        }
       }
       let start = first * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize
       let end = min(next * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize, disk.size)
@@ -153,10 +158,13 @@ private struct TargetSink: ~Copyable, ChunkSink {
   init(_ pass: RestorePass, requestSize: Int) throws(StrobeError) {
     self.pass = pass
     self.requestSize = requestSize
-    pipeline = try WritePipeline(target: pass.target, depth: 4, requestSize: requestSize, stop: pass.stop)
+    pipeline = try WritePipeline(
+      target: pass.target, depth: 4, requestSize: requestSize, stop: pass.stop)
   }
 
-  mutating func place(for position: Int, length: Int) throws(StrobeError) -> UnsafeMutableRawBufferPointer {
+  mutating func place(for position: Int, length: Int) throws(StrobeError)
+    -> UnsafeMutableRawBufferPointer
+  {
     let offset = pass.chain.geometry.offset(of: position)
     if used > 0 && (offset != start + used || used + length > requestSize) { try flush() }
     if used == 0 { start = offset }

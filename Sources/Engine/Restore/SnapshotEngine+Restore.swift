@@ -15,7 +15,8 @@ extension SnapshotEngine {
   /// - Throws: `refused` and `busy` for targets that must not be written to, `damaged` for a chunk that
   ///   is not what was stored, `system` when a target fills up or fails.
   public func restore(
-    _ reference: PointReference, _ targets: [RestoreTarget], _ options: RestoreOptions = RestoreOptions(),
+    _ reference: PointReference, _ targets: [RestoreTarget],
+    _ options: RestoreOptions = RestoreOptions(),
     progress: Progress = Progress(), stop: CancellationFlag = CancellationFlag()
   ) throws(StrobeError) -> RestoreReport {
     let start = monotonicSeconds()
@@ -45,7 +46,8 @@ extension SnapshotEngine {
     }
     let reports = passes.map {
       RestoreReport.Disk(
-        name: $0.disk.name, target: $0.target.path, size: $0.disk.size, writtenBytes: $0.writtenBytes,
+        name: $0.disk.name, target: $0.target.path, size: $0.disk.size,
+        writtenBytes: $0.writtenBytes,
         untouchedBytes: $0.target.size - $0.disk.size)
     }
     return RestoreReport(point: point, disks: reports, seconds: monotonicSeconds() - start)
@@ -57,16 +59,19 @@ extension SnapshotEngine {
     let names = point.disks.map(\.name).joined(separator: ", ")
     guard !targets.isEmpty else {
       throw StrobeError(
-        .usage, "no target is named", advice: "name one with --disk NAME=TARGET; the disks are: \(names)")
+        .usage, "no target is named",
+        advice: "name one with --disk NAME=TARGET; the disks are: \(names)")
     }
     var disks: [DiskRestorePoint] = []
     for (index, target) in targets.enumerated() {
       guard let disk = point.disks.first(where: { $0.name == target.disk }) else {
         throw StrobeError(
-          .notFound, "the point has no disk \(Names.quoted(target.disk))", advice: "its disks are: \(names)")
+          .notFound, "the point has no disk \(Names.quoted(target.disk))",
+          advice: "its disks are: \(names)")
       }
       guard !disks.contains(where: { $0.name == disk.name }) else {
-        throw StrobeError(.usage, "disk \(disk.name) is named twice", advice: "restore it to one target at a time")
+        throw StrobeError(
+          .usage, "disk \(disk.name) is named twice", advice: "restore it to one target at a time")
       }
       for other in targets[..<index] where try Self.isSame(other.path, target.path) {
         throw StrobeError(
@@ -82,9 +87,12 @@ extension SnapshotEngine {
     if absolutePath(left) == absolutePath(right) { return true }
     guard let first = try FileFacts(path: left), let second = try FileFacts(path: right) else {
       let folders = (resolvedPath(parentDirectory(left)), resolvedPath(parentDirectory(right)))
-      return folders.0 != nil && folders.0 == folders.1 && lastComponent(left) == lastComponent(right)
+      return folders.0 != nil && folders.0 == folders.1
+        && lastComponent(left) == lastComponent(right)
     }
-    if first.isBlockDevice && second.isBlockDevice { return first.specialDevice == second.specialDevice }
+    if first.isBlockDevice && second.isBlockDevice {
+      return first.specialDevice == second.specialDevice
+    }
     return first.isSameFile(as: second)
   }
 
@@ -95,7 +103,9 @@ extension SnapshotEngine {
   }
 
   /// Opens a point and holds it against deletion.
-  func hold(_ reference: PointReference) throws(StrobeError) -> (point: RestorePoint, lock: any StoreLock) {
+  func hold(_ reference: PointReference) throws(StrobeError) -> (
+    point: RestorePoint, lock: any StoreLock
+  ) {
     let id = try resolve(reference)
     return try repository.hold(reference.collection, id)
   }

@@ -37,17 +37,20 @@ struct TargetCheck {
   ) throws(StrobeError) -> DiskTarget {
     let folder = parentDirectory(path)
     guard let place = try FileFacts(path: folder), place.isDirectory else {
-      throw StrobeError(.notFound, "target \(path): there is no directory \(folder)", advice: "make it first")
+      throw StrobeError(
+        .notFound, "target \(path): there is no directory \(folder)", advice: "make it first")
     }
     if path.hasPrefix("/dev/") || resolvedPath(folder)?.hasPrefix("/dev") == true,
       try FileFacts(path: "/dev")?.device == place.device
     {
-      throw StrobeError(.notFound, "target \(path): there is no such device", advice: "lsblk lists the devices")
+      throw StrobeError(
+        .notFound, "target \(path): there is no such device", advice: "lsblk lists the devices")
     }
     if let real = resolvedPath(folder), let home = resolvedPath(repositoryFolder),
       (real + "/").hasPrefix(home + "/")
     {
-      throw StrobeError(.refused, "target \(path) is inside the repository", advice: "choose another place")
+      throw StrobeError(
+        .refused, "target \(path) is inside the repository", advice: "choose another place")
     }
     return try DiskTarget(newFile: path, size: disk.size, replaces: replaces)
   }
@@ -59,7 +62,8 @@ struct TargetCheck {
     try refuseUse(path, facts)
     guard options.overwritesFiles || options.overwritesSources else {
       throw StrobeError(
-        .refused, "target \(path) exists already", advice: "choose another name, or replace it with --overwrite")
+        .refused, "target \(path) exists already",
+        advice: "choose another name, or replace it with --overwrite")
     }
     let loops = DeviceTree.loopDevices(backedBy: facts).compactMap(DeviceTree.name(of:))
     if let loop = loops.first {
@@ -76,7 +80,8 @@ struct TargetCheck {
       guard let other = try FileFacts(path: source) else { continue }
       let isSame =
         facts.isBlockDevice
-        ? other.isBlockDevice && other.specialDevice == facts.specialDevice : other.isSameFile(as: facts)
+        ? other.isBlockDevice && other.specialDevice == facts.specialDevice
+        : other.isSameFile(as: facts)
       if isSame {
         throw StrobeError(
           .refused, "target \(path) is a disk of collection \(collection) itself",
@@ -89,7 +94,8 @@ struct TargetCheck {
     let use = try DiskUse(of: facts, path: path)
     if let mount = use.mounts.first {
       throw StrobeError(
-        .busy, "target \(path) is mounted at \(mount.mountPoint)", advice: "unmount it: umount \(mount.mountPoint)")
+        .busy, "target \(path) is mounted at \(mount.mountPoint)",
+        advice: "unmount it: umount \(mount.mountPoint)")
     }
     if let reason = use.otherWriter {
       throw StrobeError(

@@ -85,10 +85,13 @@ final class CollectionSession {
     _ repository: Repository, _ known: CollectionRecord?, _ options: SnapshotOptions
   ) throws(StrobeError) -> Int {
     if let asked = options.chunkSize {
-      guard ChunkGeometry.isValid(chunkSize: asked) else { throw Repository.invalidChunkSize(asked) }
+      guard ChunkGeometry.isValid(chunkSize: asked) else {
+        throw Repository.invalidChunkSize(asked)
+      }
       if let known, known.chunkSize != asked {
         throw StrobeError(
-          .usage, "collection \(known.name) has chunks of \(known.chunkSize) bytes, which can't be changed",
+          .usage,
+          "collection \(known.name) has chunks of \(known.chunkSize) bytes, which can't be changed",
           advice: "leave --chunk-size out, or start another collection")
       }
       return asked

@@ -26,7 +26,9 @@ struct ConsistencyAssessment {
   func finish() throws(StrobeError) -> (level: Consistency, reasons: [String]) {
     var reasons = before
     for (plan, mark) in zip(plans, marks) {
-      for reason in try Self.writers(plan) where !reasons.contains(reason) { reasons.append(reason) }
+      for reason in try Self.writers(plan) where !reasons.contains(reason) {
+        reasons.append(reason)
+      }
       if try WriteMark(of: plan.source) != mark {
         reasons.append("disk \(plan.name): \(plan.source.path) was written to while it was read")
       }
@@ -41,6 +43,8 @@ struct ConsistencyAssessment {
         "disk \(plan.name): \(plan.source.path) is mounted read-write at \(mount.mountPoint) and was not frozen"
       ]
     }
-    return use.otherWriter.map { ["disk \(plan.name): \(plan.source.path): \($0), and it was not frozen"] } ?? []
+    return use.otherWriter.map {
+      ["disk \(plan.name): \(plan.source.path): \($0), and it was not frozen"]
+    } ?? []
   }
 }

@@ -30,7 +30,8 @@ struct DiskPlan: Sendable {
       return plan(nil, "disk \(name) is not in the parent point")
     }
     guard old.identity == source.identity.text || mayDiffer else {
-      return plan(nil, "disk \(name) was replaced: it was \(old.identity), it is \(source.identity.text)")
+      return plan(
+        nil, "disk \(name) was replaced: it was \(old.identity), it is \(source.identity.text)")
     }
     let geometry = ChunkGeometry(diskSize: old.size, chunkSize: collection.chunkSize)
     do throws(StrobeError) {

@@ -51,7 +51,9 @@ final class DiskScan: Sendable {
     var bitmap: ChunkBitmap?
     source.forEachHole { hole in
       let first = (hole.lowerBound + geometry.chunkSize - 1) / geometry.chunkSize
-      let end = hole.upperBound == geometry.diskSize ? geometry.chunkCount : hole.upperBound / geometry.chunkSize
+      let end =
+        hole.upperBound == geometry.diskSize
+        ? geometry.chunkCount : hole.upperBound / geometry.chunkSize
       guard first < end else { return }
       let known = bitmap ?? ChunkBitmap(chunkCount: geometry.chunkCount)
       known.insert(first..<end)

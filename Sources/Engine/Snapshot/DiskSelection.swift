@@ -20,7 +20,8 @@ enum DiskSelection {
     for disk in options.disks {
       try Names.check(disk.name, "disk")
       guard !seen.contains(disk.name) else {
-        throw StrobeError(.usage, "two disks are named \(disk.name)", advice: "give each its own name")
+        throw StrobeError(
+          .usage, "two disks are named \(disk.name)", advice: "give each its own name")
       }
       guard !disk.path.isEmpty else { throw StrobeError(.usage, "disk \(disk.name) has no path") }
       seen.append(disk.name)
@@ -32,17 +33,21 @@ enum DiskSelection {
       }
     }
     for name in options.sameDisks where !disks.contains(where: { $0.name == name }) {
-      throw StrobeError(.notFound, "there is no disk \(Names.quoted(name)) to be taken for the same")
+      throw StrobeError(
+        .notFound, "there is no disk \(Names.quoted(name)) to be taken for the same")
     }
     guard !disks.isEmpty else {
       throw StrobeError(
-        .usage, "collection \(collection) has no disks yet", advice: "name them with --disk NAME=PATH")
+        .usage, "collection \(collection) has no disks yet",
+        advice: "name them with --disk NAME=PATH")
     }
     return disks
   }
 
   /// Opens all sources and checks that no two are one.
-  static func open(_ disks: [CollectionRecord.Disk], isRemembered: (String) -> Bool) throws(StrobeError) -> [DiskSource] {
+  static func open(_ disks: [CollectionRecord.Disk], isRemembered: (String) -> Bool)
+    throws(StrobeError) -> [DiskSource]
+  {
     var sources: [DiskSource] = []
     for (index, disk) in disks.enumerated() {
       let source: DiskSource
@@ -52,11 +57,14 @@ enum DiskSelection {
         guard error.reason == .notFound, isRemembered(disk.name) else { throw error }
         throw error.explained(
           "disk \(disk.name): \(error.message)",
-          advice: "say where it is with --disk \(disk.name)=PATH, or leave it out with --forget-disk \(disk.name)")
+          advice:
+            "say where it is with --disk \(disk.name)=PATH, or leave it out with --forget-disk \(disk.name)"
+        )
       }
       if let twin = sources.firstIndex(where: { $0.isSame(as: source) }) {
         throw StrobeError(
-          .usage, "disks \(disks[twin].name) and \(disks[index].name) are the same device, \(disk.source)",
+          .usage,
+          "disks \(disks[twin].name) and \(disks[index].name) are the same device, \(disk.source)",
           advice: "name each device once")
       }
       sources.append(source)

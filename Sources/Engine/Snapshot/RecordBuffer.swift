@@ -27,9 +27,11 @@ struct RecordBuffer: ~Copyable {
   ) throws(StrobeError) {
     if used + SegmentFormat.recordHeaderSize + content.count > memory.count { try flush() }
     let start = unsafe memory.address + used
-    let (encoding, count) = unsafe encoder.encode(content, to: start + SegmentFormat.recordHeaderSize)
+    let (encoding, count) = unsafe encoder.encode(
+      content, to: start + SegmentFormat.recordHeaderSize)
     let record = ChunkRecord(
-      encoding: encoding, storedLength: count, contentLength: content.count, fingerprint: fingerprint)
+      encoding: encoding, storedLength: count, contentLength: content.count,
+      fingerprint: fingerprint)
     unsafe record.store(at: start)
     let length = SegmentFormat.recordHeaderSize + count
     let entry = unsafe entries.address + positions.count * PassSpool.entrySize
@@ -55,8 +57,10 @@ struct RecordBuffer: ~Copyable {
         segment: segment, length: relative.length, offset: relative.offset + UInt64(base)
       ).store(at: place)
       if index + 1 == positions.count || positions[index + 1] != positions[index] + 1 {
-        let run = unsafe entries.bytes[(first * PassSpool.entrySize)..<((index + 1) * PassSpool.entrySize)]
-        try unsafe scan.spool.write(UnsafeRawBufferPointer(rebasing: run), position: positions[first])
+        let run = unsafe entries.bytes[
+          (first * PassSpool.entrySize)..<((index + 1) * PassSpool.entrySize)]
+        try unsafe scan.spool.write(
+          UnsafeRawBufferPointer(rebasing: run), position: positions[first])
         first = index + 1
       }
     }

@@ -61,7 +61,8 @@ struct ScanWorker: ~Copyable {
       guard let run = waiting.popLast() else { return }
       let geometry = scan.geometry
       let last = run.first + run.count - 1
-      let length = geometry.offset(of: last) + geometry.length(of: last) - geometry.offset(of: run.first)
+      let length =
+        geometry.offset(of: last) + geometry.length(of: last) - geometry.offset(of: run.first)
       try pipeline.start(offset: geometry.offset(of: run.first), length: length)
       inFlight.append(run)
     }

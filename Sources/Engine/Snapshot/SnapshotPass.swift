@@ -93,10 +93,12 @@ struct SnapshotPass {
   ) throws(StrobeError) -> DiskRestorePoint {
     let plan = plans[index]
     var layers = plan.parent?.chain.layers.map(\.header.id) ?? []
-    if let chain = plan.parent?.chain, Keyframe.isDue(after: chain, layerLimit: options.keyframeLayerLimit) {
+    if let chain = plan.parent?.chain,
+      Keyframe.isDue(after: chain, layerLimit: options.keyframeLayerLimit)
+    {
       let id = pass.object(UInt32(2 * index + 1))
       // A parent whose record is damaged somewhere keeps its chain: a keyframe would need all of it.
-      if let _ = try keyframe(id, of: chain) { layers = [id] }
+      if (try keyframe(id, of: chain)) != nil { layers = [id] }
     }
     let id = pass.object(UInt32(2 * index))
     let (changed, stored) = try assembly(plan, scan, segments).writeLayer(id, stop: stop)
@@ -105,7 +107,8 @@ struct SnapshotPass {
       name: plan.name, source: plan.source.path, identity: plan.source.identity.text,
       size: plan.geometry.diskSize, logicalSectorSize: plan.source.logicalSectorSize,
       changeSource: .scan, newChainReason: plan.newChainReason, changedChunks: changed,
-      clearedChunks: changed - stored, changedBytes: scan.changedBytes, storedBytes: scan.storedBytes,
+      clearedChunks: changed - stored, changedBytes: scan.changedBytes,
+      storedBytes: scan.storedBytes,
       readBytes: scan.readBytes, layers: layers.map(\.description))
   }
 
@@ -120,7 +123,9 @@ struct SnapshotPass {
     }
   }
 
-  private func assembly(_ plan: DiskPlan, _ scan: DiskScan, _ segments: SegmentWriter) -> LayerAssembly {
+  private func assembly(_ plan: DiskPlan, _ scan: DiskScan, _ segments: SegmentWriter)
+    -> LayerAssembly
+  {
     LayerAssembly(
       repository: repository, geometry: plan.geometry, changed: scan.changed, stored: scan.stored,
       spool: scan.spool, segments: segments.ids)
@@ -136,7 +141,9 @@ struct SnapshotPass {
       warnings += (plan.parent?.damage ?? []).map { "stored again because of damage: \($0)" }
       do throws(StrobeError) {
         let ids = point.disks[index].layerIDs
-        if let table = plan.parent?.table, table.geometry == plan.geometry, plan.parent?.damage == [] {
+        if let table = plan.parent?.table, table.geometry == plan.geometry,
+          plan.parent?.damage == []
+        {
           try assembly(plan, scans[index], segments).update(table, to: ids[ids.count - 1])
         } else {
           let chain = try Chain(repository.store, layers: ids, geometry: plan.geometry)

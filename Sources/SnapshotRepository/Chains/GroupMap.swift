@@ -59,7 +59,9 @@ package final class GroupMap: @unchecked Sendable {
   package func isStored(_ index: Int) -> Bool { stored[index >> 6] & 1 << UInt64(index & 63) != 0 }
 
   /// The fingerprints of all 4,096 chunks, as a fingerprint table holds them.
-  package var fingerprints: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(fingerprintBytes.bytes) }
+  package var fingerprints: UnsafeRawBufferPointer {
+    unsafe UnsafeRawBufferPointer(fingerprintBytes.bytes)
+  }
 
   package var knownCount: Int { known.reduce(0) { $0 + $1.nonzeroBitCount } }
   package var storedCount: Int { stored.reduce(0) { $0 + $1.nonzeroBitCount } }

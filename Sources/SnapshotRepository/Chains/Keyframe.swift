@@ -12,7 +12,8 @@ package enum Keyframe {
     let since = chain.layers.dropFirst()
     if since.count >= layerLimit { return true }
     let size = since.reduce(0) { $0 + $1.size }
-    return since.count >= smallestLayerCount && layerLimit == defaultLayerLimit && size > chain.layers[0].size
+    return since.count >= smallestLayerCount && layerLimit == defaultLayerLimit
+      && size > chain.layers[0].size
   }
 
   /// Writes the whole map of `chain` as one layer.

@@ -29,7 +29,8 @@ import Platform
     unsafe mask = bytes.littleEndian(at: 8)
     unsafe wordCount = mask.nonzeroBitCount
     unsafe storedCount = Int(bytes.littleEndian(at: 4, as: UInt32.self))
-    let expected = unsafe LayerFormat.groupHeaderSize + wordCount * 16
+    let expected =
+      unsafe LayerFormat.groupHeaderSize + wordCount * 16
       + storedCount * (Fingerprint.byteCount + ChunkLocation.byteCount) + 8
     let index = unsafe Int(bytes.littleEndian(at: 0, as: UInt32.self))
     guard index == group, expected == buffer.count, unsafe mask != 0 else {
@@ -65,7 +66,8 @@ import Platform
   }
 
   private func nonsense(_ found: String) -> StrobeError {
-    unsafe .damaged("\(header.id.layerName) group \(group)", expected: "a group that makes sense", found: found)
+    unsafe .damaged(
+      "\(header.id.layerName) group \(group)", expected: "a group that makes sense", found: found)
   }
 
   /// See ``LayerReader/overlay(group:rank:limit:segmentBase:onto:scratch:)``.
@@ -83,7 +85,8 @@ import Platform
       try forEachBit(of: wanted & has) { (bit) throws(StrobeError) in
         let place = before + (has & (1 << UInt64(bit) &- 1)).nonzeroBitCount
         let location = unsafe ChunkLocation(at: locations + place * ChunkLocation.byteCount)
-        guard unsafe location.segment < segmentCount, location.length > SegmentFormat.recordHeaderSize,
+        guard unsafe location.segment < segmentCount,
+          location.length > SegmentFormat.recordHeaderSize,
           unsafe Int(location.length) <= SegmentFormat.recordHeaderSize + header.geometry.chunkSize,
           location.offset <= UInt64(Int.max) >> 8
         else { throw unsafe nonsense("a location outside its segments") }

@@ -22,7 +22,8 @@ package final class LayerReader: Sendable {
     }
     header = try LayerHeader(Self.bytes(object, 0, LayerFormat.headerSize), of: id)
     footer = try LayerFooter(
-      Self.bytes(object, size - LayerFormat.footerSize, LayerFormat.footerSize), layer: id, size: size)
+      Self.bytes(object, size - LayerFormat.footerSize, LayerFormat.footerSize), layer: id,
+      size: size)
     let tables = try Self.bytes(
       object, footer.segmentTableOffset, size - LayerFormat.footerSize - footer.segmentTableOffset)
     let sum = checksum64(tables)
@@ -73,13 +74,16 @@ package final class LayerReader: Sendable {
       guard offset == end, length > LayerFormat.groupHeaderSize, length <= LayerFormat.largestGroup,
         group(rank: rank) > last, group(rank: rank) < header.geometry.groupCount
       else {
-        throw .damaged("\(header.id.layerName) directory", expected: "groups in order", found: "entry \(rank)")
+        throw .damaged(
+          "\(header.id.layerName) directory", expected: "groups in order", found: "entry \(rank)")
       }
       last = group(rank: rank)
       end = offset + length
     }
     guard end == footer.segmentTableOffset else {
-      throw .damaged("\(header.id.layerName) directory", expected: "\(footer.segmentTableOffset)", found: "\(end)")
+      throw .damaged(
+        "\(header.id.layerName) directory", expected: "\(footer.segmentTableOffset)",
+        found: "\(end)")
     }
   }
 

@@ -62,14 +62,18 @@ package final class LayerWriter {
         buffer.append(littleEndian: location.offset)
       }
     }
-    let sum = unsafe buffer.withUnsafeBytes { unsafe checksum64(UnsafeRawBufferPointer(rebasing: $0[start...])) }
+    let sum = unsafe buffer.withUnsafeBytes {
+      unsafe checksum64(UnsafeRawBufferPointer(rebasing: $0[start...]))
+    }
     buffer.append(littleEndian: sum)
   }
 
   private func flush() throws(StrobeError) {
     let writer = writer
     let flushed = flushed
-    try unsafe buffer.withBytes { (bytes) throws(StrobeError) in try unsafe writer.write(bytes, at: flushed) }
+    try unsafe buffer.withBytes { (bytes) throws(StrobeError) in
+      try unsafe writer.write(bytes, at: flushed)
+    }
     self.flushed += buffer.count
     buffer.removeAll(keepingCapacity: true)
   }

@@ -18,7 +18,9 @@ package enum Document {
   package static func encode(_ value: some Encodable) -> [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    guard let data = try? encoder.encode(value) else { preconditionFailure("a document is encodable") }
+    guard let data = try? encoder.encode(value) else {
+      preconditionFailure("a document is encodable")
+    }
     // "}" and the line break before it make way for the checksum.
     var bytes = Array(data)
     precondition(bytes.suffix(2).elementsEqual("\n}".utf8), "a document has members")
@@ -44,11 +46,13 @@ package enum Document {
     guard bytes.suffix(end).elementsEqual(expected.utf8) else {
       let tail = String(decoding: bytes.suffix(end), as: UTF8.self)
       let found =
-        tail.hasPrefix(checksumLead) ? String(tail.dropFirst(checksumLead.count).prefix(16)) : "no checksum"
+        tail.hasPrefix(checksumLead)
+        ? String(tail.dropFirst(checksumLead.count).prefix(16)) : "no checksum"
       throw .damaged(name, expected: "checksum \(hexadecimal(checksum64(body)))", found: found)
     }
     let data = Data(bytes)
-    guard let version = try? JSONDecoder().decode(Version.self, from: data), version.format >= 1 else {
+    guard let version = try? JSONDecoder().decode(Version.self, from: data), version.format >= 1
+    else {
       throw .damaged(name, expected: "a document with a format", found: "none")
     }
     guard version.format <= format else {

@@ -69,13 +69,15 @@ package struct LayerHeader: Equatable, Sendable {
     let size: UInt64 = bytes.littleEndian(at: 32)
     let chunk = Int(bytes.littleEndian(at: 40, as: UInt32.self))
     guard size <= UInt64(Int.max) >> 8, ChunkGeometry.isValid(chunkSize: chunk) else {
-      throw .damaged("\(id.layerName) header", expected: "a disk", found: "\(size) bytes in chunks of \(chunk)")
+      throw .damaged(
+        "\(id.layerName) header", expected: "a disk", found: "\(size) bytes in chunks of \(chunk)")
     }
     self.id = id
     isKeyframe = bytes.littleEndian(at: 12, as: UInt32.self) == LayerFormat.keyframeFlag
     geometry = ChunkGeometry(diskSize: Int(size), chunkSize: chunk)
     guard encoded == bytes else {
-      throw .damaged("\(id.layerName) header", expected: "layer \(id), version 1", found: "other fields")
+      throw .damaged(
+        "\(id.layerName) header", expected: "layer \(id), version 1", found: "other fields")
     }
   }
 }
@@ -113,11 +115,13 @@ package struct LayerFooter: Equatable, Sendable {
     let found: UInt64 = bytes.littleEndian(at: 120)
     guard sum == found, Array(bytes[..<8]) == LayerFormat.endMagic else {
       throw .damaged(
-        "\(layer.layerName) footer", expected: "checksum \(hexadecimal(sum))", found: hexadecimal(found))
+        "\(layer.layerName) footer", expected: "checksum \(hexadecimal(sum))",
+        found: hexadecimal(found))
     }
     let values = (0..<6).map { bytes.littleEndian(at: 8 + $0 * 8, as: UInt64.self) }
     guard values.allSatisfy({ $0 <= UInt64(Int.max) >> 16 }) else {
-      throw .damaged("\(layer.layerName) footer", expected: "sizes", found: "numbers beyond any size")
+      throw .damaged(
+        "\(layer.layerName) footer", expected: "sizes", found: "numbers beyond any size")
     }
     let numbers = values.map { Int($0) }
     segmentTableOffset = numbers[0]
@@ -129,10 +133,12 @@ package struct LayerFooter: Equatable, Sendable {
     tablesChecksum = bytes.littleEndian(at: 56)
     guard segmentTableOffset >= LayerFormat.headerSize,
       directoryOffset == segmentTableOffset + segmentCount * LayerFormat.segmentEntrySize,
-      size == directoryOffset + groupCount * LayerFormat.directoryEntrySize + LayerFormat.footerSize,
+      size == directoryOffset + groupCount * LayerFormat.directoryEntrySize
+        + LayerFormat.footerSize,
       encoded == bytes
     else {
-      throw .damaged("\(layer.layerName) footer", expected: "tables that fill the layer", found: "other sizes")
+      throw .damaged(
+        "\(layer.layerName) footer", expected: "tables that fill the layer", found: "other sizes")
     }
   }
 }

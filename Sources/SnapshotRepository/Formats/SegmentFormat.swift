@@ -32,13 +32,15 @@ package enum SegmentFormat {
 
   /// - Throws: `damaged` unless `bytes` are exactly the header of segment `id`.
   package static func check(header bytes: [UInt8], of id: ObjectID) throws(StrobeError) {
-    if bytes.count >= 12, Array(bytes[0..<8]) == magic, bytes.littleEndian(at: 8, as: UInt32.self) > version,
+    if bytes.count >= 12, Array(bytes[0..<8]) == magic,
+      bytes.littleEndian(at: 8, as: UInt32.self) > version,
       checksum64(Array(bytes[..<56])) == bytes.littleEndian(at: 56)
     {
       throw StrobeError(.newerVersion, "\(id.segmentName) was written by a newer Strobe")
     }
     guard bytes == header(id) else {
-      throw .damaged("\(id.segmentName) header", expected: "the header of segment \(id)", found: "other bytes")
+      throw .damaged(
+        "\(id.segmentName) header", expected: "the header of segment \(id)", found: "other bytes")
     }
   }
 }

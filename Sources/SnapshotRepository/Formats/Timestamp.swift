@@ -12,7 +12,8 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     var time = timespec()
     unsafe clock_gettime(CLOCK_REALTIME, &time)
     // Whole milliseconds, so that a written time reads back equal.
-    return Timestamp(nanoseconds: time.tv_sec * 1_000_000_000 + time.tv_nsec / 1_000_000 * 1_000_000)
+    return Timestamp(
+      nanoseconds: time.tv_sec * 1_000_000_000 + time.tv_nsec / 1_000_000 * 1_000_000)
   }
 
   public static func < (left: Timestamp, right: Timestamp) -> Bool {
@@ -33,7 +34,8 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
   /// the `T`, and a `Z` or `+02:00` at the end; UTC when there is neither.
   public init?(_ text: some StringProtocol) {
     var rest = Substring(text)
-    guard let year = Self.number(&rest, 4), Self.skip(&rest, "-"), let month = Self.number(&rest, 2),
+    guard let year = Self.number(&rest, 4), Self.skip(&rest, "-"),
+      let month = Self.number(&rest, 2),
       Self.skip(&rest, "-"), let day = Self.number(&rest, 2), 1...12 ~= month, 1...31 ~= day
     else { return nil }
     var seconds = Self.days(year, month, day) * 86_400
@@ -65,7 +67,9 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
         seconds += second
         if skip(&rest, ".") {
           let digits = rest.prefix { $0.isASCII && $0.isNumber }
-          guard !digits.isEmpty, let value = Int((digits + "000000000").prefix(9)) else { return nil }
+          guard !digits.isEmpty, let value = Int((digits + "000000000").prefix(9)) else {
+            return nil
+          }
           fraction = value
           rest = rest.dropFirst(digits.count)
         }
@@ -123,7 +127,9 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
     let shifted = (5 * dayOfYear + 2) / 153
     let month = shifted < 10 ? shifted + 3 : shifted - 9
-    return (yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month, dayOfYear - (153 * shifted + 2) / 5 + 1)
+    return (
+      yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month, dayOfYear - (153 * shifted + 2) / 5 + 1
+    )
   }
 }
 

@@ -28,7 +28,8 @@ extension DirectoryStore {
         let file = try FileDescriptor(opening: path(name), O_RDONLY)
         let lock = FileLock(file, name: name, path: nil)
         do throws(StrobeError) {
-          return try lock.take(exclusive: exclusive) ? lock : nil
+          if try lock.takePatiently(exclusive: exclusive) { return lock }
+          return nil
         } catch {
           // Replaced or removed between our open and our lock.
           if error.errno == ENOENT { continue }
@@ -58,18 +59,11 @@ extension DirectoryStore {
   private func take(
     _ name: String, note: String, flags: Int32
   ) throws(StrobeError) -> (any StoreLock)? {
-    var attempts = 0
     while true {
       let file = try FileDescriptor(opening: path(name), flags)
       let lock = FileLock(file, name: name, path: path(name))
       do throws(StrobeError) {
-        guard try lock.take(exclusive: true) else {
-          // `holder(ofLock:)` has it for a moment while it looks.
-          attempts += 1
-          if attempts == 5 { return nil }
-          usleep(1000)
-          continue
-        }
+        guard try lock.takePatiently(exclusive: true) else { return nil }
       } catch {
         // The last holder removed or renamed it between our open and our lock.
         if error.errno == ENOENT { continue }
@@ -119,6 +113,16 @@ private final class FileLock: StoreLock {
       throw .system(ENOENT, call: "flock", object: file.path)
     }
     return true
+  }
+
+  /// Asks again for a moment: `holder(ofLock:)` has a lock while it looks, and a program that was just
+  /// started holds copies of its parent's descriptors until it runs.
+  func takePatiently(exclusive: Bool) throws(StrobeError) -> Bool {
+    for _ in 0..<20 {
+      if try take(exclusive: exclusive) { return true }
+      usleep(5000)
+    }
+    return false
   }
 
   /// Says who has it. A full file system may not take that; the lock is none the worse.

@@ -20,7 +20,9 @@ package final class DirectoryStore: ObjectStore {
   package func path(_ name: String) -> String { location + "/" + name }
 
   package func get(_ name: String, limit: Int) throws(StrobeError) -> [UInt8] {
-    do throws(StrobeError) { return try readFile(path(name), limit: limit) } catch { throw absent(error, name) }
+    do throws(StrobeError) { return try readFile(path(name), limit: limit) } catch {
+      throw absent(error, name)
+    }
   }
 
   package func put(_ name: String, _ bytes: [UInt8], replacing: Bool) throws(StrobeError) {
@@ -30,7 +32,9 @@ package final class DirectoryStore: ObjectStore {
     do throws(StrobeError) {
       let file = try temporaryFile(in: folder)
       temporary = file.path
-      try unsafe bytes.withBytes { (bytes) throws(StrobeError) in try unsafe file.write(bytes, at: 0) }
+      try unsafe bytes.withBytes { (bytes) throws(StrobeError) in
+        try unsafe file.write(bytes, at: 0)
+      }
       try file.synchronize()
       if replacing {
         try systemCall("rename", path(name)) { unsafe Glibc.rename(temporary, path(name)) }
@@ -60,7 +64,9 @@ package final class DirectoryStore: ObjectStore {
   }
 
   package func open(_ name: String) throws(StrobeError) -> any ObjectReader {
-    do throws(StrobeError) { return try FileReader(path(name), name: name) } catch { throw absent(error, name) }
+    do throws(StrobeError) { return try FileReader(path(name), name: name) } catch {
+      throw absent(error, name)
+    }
   }
 
   package func create(_ name: String) throws(StrobeError) -> any ObjectWriter {

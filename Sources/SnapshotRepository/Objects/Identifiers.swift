@@ -10,7 +10,9 @@ package struct PassID: Hashable, Sendable, CustomStringConvertible {
   package init() { bytes = randomBytes(Self.byteCount) }
 
   package init?(_ text: some StringProtocol) {
-    guard let bytes = Platform.bytes(hexadecimal: text), bytes.count == Self.byteCount else { return nil }
+    guard let bytes = Platform.bytes(hexadecimal: text), bytes.count == Self.byteCount else {
+      return nil
+    }
     self.bytes = bytes
   }
 

@@ -30,7 +30,8 @@ package enum PassRegistration {
   }
 
   /// Whether the pass is alive. Asked in the order in which the names change.
-  package static func isAlive(_ store: any ObjectStore, _ pass: PassID) throws(StrobeError) -> Bool {
+  package static func isAlive(_ store: any ObjectStore, _ pass: PassID) throws(StrobeError) -> Bool
+  {
     if try store.holder(ofLock: "\(folder)/pass-\(pass)") != nil { return true }
     return try store.holder(ofLock: "\(folder)/commit-\(pass)") != nil
   }

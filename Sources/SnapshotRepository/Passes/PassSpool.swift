@@ -1,5 +1,5 @@
-package import ChangeDetection
 import CLinux
+package import ChangeDetection
 import Glibc
 package import Platform
 
@@ -49,7 +49,8 @@ package final class PassSpool: Sendable {
         let index = (word - firstWord) * 64 + bit
         let entry = unsafe UnsafeRawPointer(bytes.baseAddress!) + index * Self.entrySize
         let location = unsafe ChunkLocation(at: entry + Fingerprint.byteCount)
-        map.set(index, unsafe Fingerprint(at: entry), location.renumbered(renumber(location.segment)))
+        map.set(
+          index, unsafe Fingerprint(at: entry), location.renumbered(renumber(location.segment)))
       }
     }
   }

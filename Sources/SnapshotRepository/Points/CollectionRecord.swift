@@ -41,7 +41,8 @@ package struct CollectionRecord: Codable, Sendable, Equatable {
   }
 
   private init(
-    id: String, name: String, chunkSize: Int, fingerprintSecret: String, created: Timestamp, disks: [Disk]
+    id: String, name: String, chunkSize: Int, fingerprintSecret: String, created: Timestamp,
+    disks: [Disk]
   ) {
     format = Document.format
     self.id = id

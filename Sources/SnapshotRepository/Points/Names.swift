@@ -20,12 +20,15 @@ package enum Names {
     if name.hasPrefix(".") || name.hasPrefix("-") { return "begins with '\(name.first!)'" }
     for scalar in name.unicodeScalars {
       switch scalar.properties.generalCategory {
-      case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator:
+      case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator,
+        .paragraphSeparator:
         return "contains a control character"
       case .spaceSeparator where scalar != " ": return "contains an unusual blank"
       default: break
       }
-      if "/\\@=:".unicodeScalars.contains(scalar) || scalar == "\u{FFFD}" { return "contains '\(scalar)'" }
+      if "/\\@=:".unicodeScalars.contains(scalar) || scalar == "\u{FFFD}" {
+        return "contains '\(scalar)'"
+      }
     }
     if name.hasPrefix(" ") || name.hasSuffix(" ") { return "begins or ends with a blank" }
     return nil

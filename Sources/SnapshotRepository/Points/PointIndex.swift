@@ -12,9 +12,13 @@ package struct PointIndex: Sendable {
 
   private static let magic: [UInt8] = Array("STRBPIDX".utf8)
 
-  package static func load(_ repository: Repository, _ collection: String) throws(StrobeError) -> PointIndex {
+  package static func load(_ repository: Repository, _ collection: String) throws(StrobeError)
+    -> PointIndex
+  {
     let names = try repository.store.names(in: "collections/\(collection)")
-    let ids = names.filter { $0.hasSuffix(".json") }.map { $0.dropLast(5) }.filter { PassID($0) != nil }
+    let ids = names.filter { $0.hasSuffix(".json") }.map { $0.dropLast(5) }.filter {
+      PassID($0) != nil
+    }
     let cached = cachedRows(repository, collection)
     var points: [PointSummary] = []
     points.reserveCapacity(ids.count)
@@ -44,8 +48,11 @@ package struct PointIndex: Sendable {
     repository.cacheFolder(collection) + "/points.index"
   }
 
-  private static func cachedRows(_ repository: Repository, _ collection: String) -> [String: PointSummary] {
-    guard let bytes = try? readFile(path(repository, collection), limit: 1 << 30), bytes.count >= 24,
+  private static func cachedRows(_ repository: Repository, _ collection: String) -> [String:
+    PointSummary]
+  {
+    guard let bytes = try? readFile(path(repository, collection), limit: 1 << 30),
+      bytes.count >= 24,
       Array(bytes[..<8]) == magic, (bytes.count - 24) % PointSummary.rowSize == 0,
       checksum64(Array(bytes.dropLast(8))) == bytes.littleEndian(at: bytes.count - 8),
       bytes.littleEndian(at: 8, as: UInt64.self) == 1
@@ -53,14 +60,17 @@ package struct PointIndex: Sendable {
     var rows: [String: PointSummary] = [:]
     rows.reserveCapacity(bytes.count / PointSummary.rowSize)
     for offset in stride(from: 16, to: bytes.count - 8, by: PointSummary.rowSize) {
-      guard let row = PointSummary(row: bytes, at: offset, collection: collection) else { return [:] }
+      guard let row = PointSummary(row: bytes, at: offset, collection: collection) else {
+        return [:]
+      }
       rows[row.id] = row
     }
     return rows
   }
 
   /// Writes the cache; a repository that can't be written to goes without.
-  private static func keep(_ points: [PointSummary], _ repository: Repository, _ collection: String) {
+  private static func keep(_ points: [PointSummary], _ repository: Repository, _ collection: String)
+  {
     var bytes = magic
     bytes.append(littleEndian: UInt64(1))
     for point in points { point.append(to: &bytes) }

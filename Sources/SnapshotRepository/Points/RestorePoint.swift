@@ -138,7 +138,9 @@ public struct RestorePoint: Codable, Sendable, Equatable {
       ChunkGeometry.isValid(chunkSize: point.chunkSize), point.sequence >= 1,
       point.sequence < largestNumber, !point.disks.isEmpty, point.disks.allSatisfy(\.makesSense),
       Set(point.disks.map(\.name)).count == point.disks.count, point.sumsFit
-    else { throw .damaged(name, expected: "restore point \(id) of \(collection)", found: "other fields") }
+    else {
+      throw .damaged(name, expected: "restore point \(id) of \(collection)", found: "other fields")
+    }
     return point
   }
 
@@ -149,7 +151,9 @@ public struct RestorePoint: Codable, Sendable, Equatable {
   private var sumsFit: Bool {
     [\DiskRestorePoint.size, \.changedBytes, \.storedBytes].allSatisfy { field in
       disks.reduce(Optional(0)) { sum, disk in
-        guard let (sum, isTooLarge) = sum?.addingReportingOverflow(disk[keyPath: field]) else { return nil }
+        guard let (sum, isTooLarge) = sum?.addingReportingOverflow(disk[keyPath: field]) else {
+          return nil
+        }
         return isTooLarge ? nil : sum
       } != nil
     }

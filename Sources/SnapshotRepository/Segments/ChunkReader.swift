@@ -56,12 +56,14 @@ package final class ChunkReader: Sendable {
       header.fingerprint == fingerprint, header.contentLength == content.count,
       header.storedLength == record.count - SegmentFormat.recordHeaderSize
     else {
-      throw damaged(location, expected: "the record of chunk \(fingerprint)", found: "another header")
+      throw damaged(
+        location, expected: "the record of chunk \(fingerprint)", found: "another header")
     }
     let stored = unsafe UnsafeRawBufferPointer(rebasing: record[SegmentFormat.recordHeaderSize...])
     guard unsafe decodeChunk(stored, encoding: header.encoding, into: content) else {
       throw damaged(
-        location, expected: "\(content.count) bytes of content", found: "bytes that don't decompress")
+        location, expected: "\(content.count) bytes of content",
+        found: "bytes that don't decompress")
     }
     let found = unsafe secret.fingerprint(of: UnsafeRawBufferPointer(content))
     guard found == fingerprint else {
@@ -71,6 +73,7 @@ package final class ChunkReader: Sendable {
 
   private func damaged(_ location: ChunkLocation, expected: String, found: String) -> StrobeError {
     .damaged(
-      "\(name(ofSegment: location.segment)) at byte \(location.offset)", expected: expected, found: found)
+      "\(name(ofSegment: location.segment)) at byte \(location.offset)", expected: expected,
+      found: found)
   }
 }

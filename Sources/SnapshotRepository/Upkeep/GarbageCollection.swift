@@ -55,7 +55,9 @@ package enum GarbageCollection {
     return outcome
   }
 
-  private static func objects(_ store: any ObjectStore, _ room: String) throws(StrobeError) -> [String] {
+  private static func objects(_ store: any ObjectStore, _ room: String) throws(StrobeError)
+    -> [String]
+  {
     var found: [String] = []
     for folder in try store.names(in: room) {
       for name in try store.names(in: "\(room)/\(folder)") where ObjectID(name) != nil {
@@ -85,7 +87,9 @@ package enum GarbageCollection {
     for layer in layers {
       try stop.check()
       do throws(StrobeError) {
-        for segment in try LayerReader(repository.store, layer).segments { named.insert(segment.segmentName) }
+        for segment in try LayerReader(repository.store, layer).segments {
+          named.insert(segment.segmentName)
+        }
       } catch {
         throw unreadable(error)
       }
@@ -103,7 +107,8 @@ package enum GarbageCollection {
   ) throws(StrobeError) -> Bool {
     var isNew = false
     for collection in try repository.collections() {
-      for file in try repository.store.names(in: "collections/\(collection)") where file.hasSuffix(".json") {
+      for file in try repository.store.names(in: "collections/\(collection)")
+      where file.hasSuffix(".json") {
         let id = String(file.dropLast(5))
         guard PassID(id) != nil, !read.contains("\(collection)/\(id)") else { continue }
         try stop.check()

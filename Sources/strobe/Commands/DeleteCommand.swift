@@ -9,7 +9,9 @@ enum DeleteCommand: Command {
     name: "delete", summary: "Remove restore points; others don't change",
     discussion: "The space comes back with 'strobe gc'.",
     arguments: [points],
-    examples: [Example("strobe delete web@3f9a2c41", ""), Example("strobe delete web@-9 web@-8", "")],
+    examples: [
+      Example("strobe delete web@3f9a2c41", ""), Example("strobe delete web@-9 web@-8", ""),
+    ],
     exitStatuses: [ExitStatus(0, "Done"), ExitStatus(1, "Failed"), ExitStatus(2, "Wrong usage")])
 
   private struct Output: Encodable { let deleted: [String] }

@@ -3,9 +3,11 @@ import Engine
 import Platform
 
 enum DiffCommand: Command {
-  private static let old = Argument("OLD", help: "The older point: COLLECTION@latest, @-N, @ID or @TIME")
+  private static let old = Argument(
+    "OLD", help: "The older point: COLLECTION@latest, @-N, @ID or @TIME")
   private static let new = Argument("NEW", help: "The newer point of the same collection")
-  private static let disk = RepeatedOption("disk", short: "d", value: "NAME", help: "Only this disk")
+  private static let disk = RepeatedOption(
+    "disk", short: "d", value: "NAME", help: "Only this disk")
 
   static let declaration = CommandDeclaration(
     name: "diff", summary: "Show the byte ranges that changed between two points",
@@ -16,7 +18,8 @@ enum DiffCommand: Command {
     arguments: [old, new], options: [disk],
     examples: [
       Example("strobe diff web@-1 web@latest", ""),
-      Example("strobe diff web@-1 web@latest --disk data --json", "A change list for another program"),
+      Example(
+        "strobe diff web@-1 web@latest --disk data --json", "A change list for another program"),
     ],
     exitStatuses: [ExitStatus(0, "Done"), ExitStatus(1, "Failed"), ExitStatus(2, "Wrong usage")])
 
@@ -68,7 +71,9 @@ enum DiffCommand: Command {
     if disk.oldSize == nil { return "; the older point has no such disk" }
     if disk.newSize == nil { return "; the newer point has no such disk" }
     var text = ""
-    if let old = disk.oldSize, let new = disk.newSize, old != new { text += "; the size went from \(old) to \(new) bytes" }
+    if let old = disk.oldSize, let new = disk.newSize, old != new {
+      text += "; the size went from \(old) to \(new) bytes"
+    }
     if disk.isReplaced { text += "; another disk took the name" }
     return text
   }
@@ -78,9 +83,12 @@ enum DiffCommand: Command {
       collection: difference.new.collection, old: difference.old.id, new: difference.new.id,
       disks: difference.disks.map { disk in
         .init(
-          name: disk.name, oldSize: disk.oldSize, newSize: disk.newSize, isReplaced: disk.isReplaced,
+          name: disk.name, oldSize: disk.oldSize, newSize: disk.newSize,
+          isReplaced: disk.isReplaced,
           changedBytes: disk.changedBytes, clearedBytes: disk.clearedBytes,
-          ranges: disk.ranges.map { .init(kind: $0.kind.rawValue, offset: $0.offset, length: $0.length) })
+          ranges: disk.ranges.map {
+            .init(kind: $0.kind.rawValue, offset: $0.offset, length: $0.length)
+          })
       })
   }
 }

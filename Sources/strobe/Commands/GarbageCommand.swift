@@ -27,7 +27,8 @@ enum GarbageCommand: Command {
     if values[Common.json] {
       try Console.print(
         json: Output(
-          dryRun: values[dryRun], layers: report.layers, segments: report.segments, bytes: report.bytes,
+          dryRun: values[dryRun], layers: report.layers, segments: report.segments,
+          bytes: report.bytes,
           inUse: report.inUse))
     } else if !values[Common.quiet] {
       Console.print(

@@ -13,7 +13,9 @@ enum InitCommand: Command {
     options: [chunkSize, repair],
     examples: [
       Example("strobe init --repository /srv/strobe", ""),
-      Example("strobe init --repository /srv/db --chunk-size 16KiB", "For database disks with small writes"),
+      Example(
+        "strobe init --repository /srv/db --chunk-size 16KiB",
+        "For database disks with small writes"),
     ],
     exitStatuses: [ExitStatus(0, "Done"), ExitStatus(1, "Failed"), ExitStatus(2, "Wrong usage")])
 
@@ -29,9 +31,12 @@ enum InitCommand: Command {
       at: try values.require(Common.repository), chunkSize: size, repairing: values[repair])
     if values[Common.json] {
       try Console.print(
-        json: Output(repository: engine.location, id: engine.repositoryID, chunkSize: engine.defaultChunkSize))
+        json: Output(
+          repository: engine.location, id: engine.repositoryID, chunkSize: engine.defaultChunkSize))
     } else if !values[Common.quiet] {
-      Console.print("Repository \(engine.location) is ready (chunks of \(Units.size(engine.defaultChunkSize))).")
+      Console.print(
+        "Repository \(engine.location) is ready (chunks of \(Units.size(engine.defaultChunkSize)))."
+      )
     }
     return 0
   }

@@ -10,7 +10,8 @@ enum ListCommand: Command {
     arguments: [collection],
     examples: [Example("strobe list", ""), Example("strobe list web --json", "")],
     exitStatuses: [
-      ExitStatus(0, "Done"), ExitStatus(1, "Failed, or a point can't be read"), ExitStatus(2, "Wrong usage"),
+      ExitStatus(0, "Done"), ExitStatus(1, "Failed, or a point can't be read"),
+      ExitStatus(2, "Wrong usage"),
     ])
 
   private struct Output: Encodable {
@@ -41,7 +42,8 @@ enum ListCommand: Command {
 
   private static func print(_ listings: [CollectionListing], quiet: Bool) {
     var table = Table(
-      ["POINT", "TIME", "CONSISTENCY", "DISKS", "SIZE", "CHANGED", "STORED"], rightAligned: [3, 4, 5, 6])
+      ["POINT", "TIME", "CONSISTENCY", "DISKS", "SIZE", "CHANGED", "STORED"],
+      rightAligned: [3, 4, 5, 6])
     for listing in listings {
       for point in listing.points {
         table.add([

@@ -13,7 +13,8 @@ enum RestoreCommand: Command {
   private static let overwrite = Flag("overwrite", help: "Replace files that are there already")
   private static let overwriteSource = Flag(
     "overwrite-source", help: "Roll back: write to a disk that the collection is taken of")
-  private static let workers = Option("workers", value: "N", help: "Threads; one a processor unless given")
+  private static let workers = Option(
+    "workers", value: "N", help: "Threads; one a processor unless given")
 
   static let declaration = CommandDeclaration(
     name: "restore", summary: "Write disks of a restore point to devices or files",
@@ -24,11 +25,14 @@ enum RestoreCommand: Command {
     arguments: [point], options: [disk, directory, overwrite, overwriteSource, workers],
     examples: [
       Example("strobe restore web@latest --disk os=/dev/vg/new --disk data=data.raw", ""),
-      Example("strobe restore web@2026-11-21T08:00Z --to /srv/restored", "All disks, as they were at eight"),
+      Example(
+        "strobe restore web@2026-11-21T08:00Z --to /srv/restored",
+        "All disks, as they were at eight"),
     ],
     exitStatuses: [
       ExitStatus(0, "Done"), ExitStatus(1, "Failed; a target device may be half written"),
-      ExitStatus(2, "Wrong usage"), ExitStatus(130, "Interrupted; a target device may be half written"),
+      ExitStatus(2, "Wrong usage"),
+      ExitStatus(130, "Interrupted; a target device may be half written"),
     ])
 
   private struct Output: Encodable {
@@ -48,11 +52,14 @@ enum RestoreCommand: Command {
 
   static func run(_ values: ParsedValues) throws -> Int32 {
     let reference = try PointReference(values[point])
-    var targets = try values.parse(disk, as: .assignment).map { RestoreTarget(disk: $0.name, path: $0.value) }
+    var targets = try values.parse(disk, as: .assignment).map {
+      RestoreTarget(disk: $0.name, path: $0.value)
+    }
     let engine = try Common.engine(values)
     if let directory = values[directory] {
       let named = targets.map(\.disk)
-      targets += try engine.describe(reference).point.disks.filter { !named.contains($0.name) }.map {
+      targets += try engine.describe(reference).point.disks.filter { !named.contains($0.name) }.map
+      {
         RestoreTarget(disk: $0.name, path: "\(directory)/\($0.name).raw")
       }
     }
@@ -78,11 +85,16 @@ enum RestoreCommand: Command {
       return try ProgressLine.during("restoring", values) { progress in
         // Known only when all targets were found good.
         defer { hasBegun = progress.totalBytes.load(ordering: .relaxed) > 0 }
-        return try engine.restore(reference, targets, options, progress: progress, stop: Common.stop)
+        return try engine.restore(
+          reference, targets, options, progress: progress, stop: Common.stop)
       }
     } catch {
-      let devices = targets.map(\.path).filter { ((try? FileFacts(path: $0)) ?? nil)?.isBlockDevice == true }
-      if hasBegun && !devices.isEmpty { Console.warning("half written: " + devices.joined(separator: ", ")) }
+      let devices = targets.map(\.path).filter {
+        ((try? FileFacts(path: $0)) ?? nil)?.isBlockDevice == true
+      }
+      if hasBegun && !devices.isEmpty {
+        Console.warning("half written: " + devices.joined(separator: ", "))
+      }
       throw error
     }
   }
@@ -93,9 +105,12 @@ enum RestoreCommand: Command {
       "\(report.point.collection)@\(report.point.id.prefix(12)) of \(report.point.created) restored in "
         + "\(Units.duration(report.seconds)), \(Units.rate(written, report.seconds)) written")
     for disk in report.disks {
-      let rest = disk.untouchedBytes > 0 ? "; the last \(Units.size(disk.untouchedBytes)) of the target are untouched" : ""
+      let rest =
+        disk.untouchedBytes > 0
+        ? "; the last \(Units.size(disk.untouchedBytes)) of the target are untouched" : ""
       Console.print(
-        "  \(disk.name) → \(disk.target): \(Units.size(disk.size)), \(Units.size(disk.writtenBytes)) written\(rest)")
+        "  \(disk.name) → \(disk.target): \(Units.size(disk.size)), \(Units.size(disk.writtenBytes)) written\(rest)"
+      )
     }
   }
 

@@ -7,7 +7,10 @@ enum ShowCommand: Command {
   static let declaration = CommandDeclaration(
     name: "show", summary: "Show a restore point: disks, sizes, changes, consistency, chain",
     arguments: [point],
-    examples: [Example("strobe show web@latest", ""), Example("strobe show web@2026-11-21T08:00Z --json", "")],
+    examples: [
+      Example("strobe show web@latest", ""),
+      Example("strobe show web@2026-11-21T08:00Z --json", ""),
+    ],
     exitStatuses: [ExitStatus(0, "Done"), ExitStatus(1, "Failed"), ExitStatus(2, "Wrong usage")])
 
   static func run(_ values: ParsedValues) throws -> Int32 {
@@ -25,12 +28,15 @@ enum ShowCommand: Command {
     let point = description.point
     Console.print("Restore point  \(point.collection)@\(point.id)")
     Console.print("Taken          \(point.created), finished \(point.finished)")
-    Console.print("Number         \(point.sequence)" + (point.parent.map { ", changes against \($0.prefix(12))" } ?? ""))
+    Console.print(
+      "Number         \(point.sequence)"
+        + (point.parent.map { ", changes against \($0.prefix(12))" } ?? ""))
     Console.print("Consistency    \(point.consistency.rawValue)")
     for reason in point.consistencyReasons { Console.print("               \(reason)") }
     Console.print(
       "Freeze window  "
-        + (point.freezeWindowMilliseconds.map { "\(Units.number($0, digits: 1)) ms" } ?? "nothing was frozen"))
+        + (point.freezeWindowMilliseconds.map { "\(Units.number($0, digits: 1)) ms" }
+          ?? "nothing was frozen"))
     Console.print("Chunks         \(Units.size(point.chunkSize))")
     for disk in description.disks { print(disk) }
   }
@@ -40,12 +46,16 @@ enum ShowCommand: Command {
     Console.print("")
     Console.print("Disk \(disk.name)")
     Console.print("  Source       \(disk.source) (\(disk.identity))")
-    Console.print("  Size         \(Units.size(disk.size)) (\(disk.size) bytes, sectors of \(disk.logicalSectorSize))")
+    Console.print(
+      "  Size         \(Units.size(disk.size)) (\(disk.size) bytes, sectors of \(disk.logicalSectorSize))"
+    )
     Console.print(
       "  Changed      \(Units.count(disk.changedChunks - disk.clearedChunks, "chunk")) "
-        + "with \(Units.size(disk.changedBytes)); \(Units.count(disk.clearedChunks, "chunk")) became zeros")
+        + "with \(Units.size(disk.changedBytes)); \(Units.count(disk.clearedChunks, "chunk")) became zeros"
+    )
     Console.print("  Stored       \(Units.size(disk.storedBytes))")
-    Console.print("  Found by     \(disk.changeSource.rawValue), \(Units.size(disk.readBytes)) read")
+    Console.print(
+      "  Found by     \(disk.changeSource.rawValue), \(Units.size(disk.readBytes)) read")
     if let reason = disk.newChainReason { Console.print("  New chain    \(reason)") }
     Console.print("  Chain        \(Units.count(described.layers.count, "layer")), oldest first")
     for layer in described.layers {

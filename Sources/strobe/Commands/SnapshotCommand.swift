@@ -12,10 +12,13 @@ enum SnapshotCommand: Command {
     "forget-disk", value: "NAME", help: "Leave a disk out from now on")
   private static let same = RepeatedOption(
     "same-disk", value: "NAME",
-    help: "Continue the disk's chain although it has another identity (it was copied to other hardware)")
+    help:
+      "Continue the disk's chain although it has another identity (it was copied to other hardware)"
+  )
   private static let chunkSize = Option(
     "chunk-size", value: "SIZE", help: "For a new collection: a power of two from 4KiB to 4MiB")
-  private static let workers = Option("workers", value: "N", help: "Threads; one a processor unless given")
+  private static let workers = Option(
+    "workers", value: "N", help: "Threads; one a processor unless given")
 
   static let declaration = CommandDeclaration(
     name: "snapshot", summary: "Add a restore point of all disks of a collection",
@@ -26,18 +29,23 @@ enum SnapshotCommand: Command {
       """,
     arguments: [collection], options: [disk, forget, same, chunkSize, workers],
     examples: [
-      Example("strobe snapshot web --disk os=/dev/vg/os --disk data=/dev/vg/data", "The first time"),
+      Example(
+        "strobe snapshot web --disk os=/dev/vg/os --disk data=/dev/vg/data", "The first time"),
       Example("strobe snapshot web", "Later: the same disks, only the changes"),
       Example("strobe snapshot web --forget-disk data", "The machine lost a disk"),
     ],
     exitStatuses: [
-      ExitStatus(0, "Done"), ExitStatus(1, "Failed; nothing was committed"), ExitStatus(2, "Wrong usage"),
-      ExitStatus(3, "Done, but the point is Inconsistent"), ExitStatus(130, "Interrupted; nothing was committed"),
+      ExitStatus(0, "Done"), ExitStatus(1, "Failed; nothing was committed"),
+      ExitStatus(2, "Wrong usage"),
+      ExitStatus(3, "Done, but the point is Inconsistent"),
+      ExitStatus(130, "Interrupted; nothing was committed"),
     ])
 
   static func run(_ values: ParsedValues) throws -> Int32 {
     var options = SnapshotOptions()
-    options.disks = try values.parse(disk, as: .assignment).map { .init(name: $0.name, path: $0.value) }
+    options.disks = try values.parse(disk, as: .assignment).map {
+      .init(name: $0.name, path: $0.value)
+    }
     options.forgottenDisks = values[forget]
     options.sameDisks = values[same]
     options.chunkSize = try values.parse(chunkSize, as: .byteCount(in: 0...Int.max))
@@ -49,10 +57,12 @@ enum SnapshotCommand: Command {
     for warning in report.warnings { Console.warning(warning) }
     let isWeak = report.point.consistency == .inconsistent
     if isWeak {
-      Console.warning("the point is Inconsistent: " + report.point.consistencyReasons.joined(separator: "; "))
+      Console.warning(
+        "the point is Inconsistent: " + report.point.consistencyReasons.joined(separator: "; "))
     }
     if values[Common.json] {
-      try Console.print(json: PointJSON(report.point, seconds: report.seconds, warnings: report.warnings))
+      try Console.print(
+        json: PointJSON(report.point, seconds: report.seconds, warnings: report.warnings))
     } else if !values[Common.quiet] {
       print(report)
     }

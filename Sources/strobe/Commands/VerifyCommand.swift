@@ -4,8 +4,11 @@ import Platform
 
 enum VerifyCommand: Command {
   private static let what = OptionalArgument(
-    "WHAT", help: "A COLLECTION, or one point: COLLECTION@latest, @-N, @ID or @TIME; everything unless given")
-  private static let workers = Option("workers", value: "N", help: "Threads; one a processor unless given")
+    "WHAT",
+    help:
+      "A COLLECTION, or one point: COLLECTION@latest, @-N, @ID or @TIME; everything unless given")
+  private static let workers = Option(
+    "workers", value: "N", help: "Threads; one a processor unless given")
 
   static let declaration = CommandDeclaration(
     name: "verify", summary: "Read everything back and check it",
@@ -16,7 +19,8 @@ enum VerifyCommand: Command {
     arguments: [what], options: [workers],
     examples: [Example("strobe verify", ""), Example("strobe verify web@latest", "")],
     exitStatuses: [
-      ExitStatus(0, "Everything is as it was stored"), ExitStatus(1, "Something is damaged, or it failed"),
+      ExitStatus(0, "Everything is as it was stored"),
+      ExitStatus(1, "Something is damaged, or it failed"),
       ExitStatus(2, "Wrong usage"),
     ])
 
@@ -49,7 +53,8 @@ enum VerifyCommand: Command {
     }
     for damage in report.damage {
       let place = damage.disk.map { disk in
-        ", disk \(disk)" + (damage.range.map { ", bytes \($0.lowerBound) to \($0.upperBound - 1)" } ?? "")
+        ", disk \(disk)"
+          + (damage.range.map { ", bytes \($0.lowerBound) to \($0.upperBound - 1)" } ?? "")
       }
       Console.error("\(damage.point)\(place ?? ""): \(damage.error.message)")
     }
@@ -59,7 +64,8 @@ enum VerifyCommand: Command {
       Console.print(
         "\(Units.count(report.pointCount, "point")), \(Units.count(report.checkedChunks, "chunk")), "
           + "\(Units.size(report.checkedBytes)) checked in \(Units.duration(report.seconds)): "
-          + (report.damage.isEmpty ? "everything is as it was stored" : "\(report.damage.count) damaged"))
+          + (report.damage.isEmpty
+            ? "everything is as it was stored" : "\(report.damage.count) damaged"))
     }
     return report.damage.isEmpty ? 0 : 1
   }

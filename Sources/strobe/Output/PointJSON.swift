@@ -42,7 +42,10 @@ struct PointJSON: Encodable {
   let seconds: Double?
   let warnings: [String]?
 
-  init(_ point: RestorePoint, seconds: Double? = nil, warnings: [String]? = nil, layers: [[PointDescription.Layer]]? = nil) {
+  init(
+    _ point: RestorePoint, seconds: Double? = nil, warnings: [String]? = nil,
+    layers: [[PointDescription.Layer]]? = nil
+  ) {
     collection = point.collection
     id = point.id
     sequence = point.sequence
@@ -69,7 +72,9 @@ struct PointJSON: Encodable {
         clearedChunks: disk.clearedChunks, changedBytes: disk.changedBytes,
         storedBytes: disk.storedBytes, readBytes: disk.readBytes,
         layers: described
-          ?? disk.layers.map { Layer(id: $0, isKeyframe: nil, changedChunks: nil, storedChunks: nil, size: nil) })
+          ?? disk.layers.map {
+            Layer(id: $0, isKeyframe: nil, changedChunks: nil, storedChunks: nil, size: nil)
+          })
     }
   }
 }

@@ -11,7 +11,8 @@ enum Units {
       value /= 1024
       unit += 1
     }
-    return number(value, digits: unit == 0 || value >= 99.95 || value == value.rounded() ? 0 : 1) + " " + names[unit]
+    return number(value, digits: unit == 0 || value >= 99.95 || value == value.rounded() ? 0 : 1)
+      + " " + names[unit]
   }
 
   static func number(_ value: Double, digits: Int) -> String {
@@ -19,7 +20,8 @@ enum Units {
     let whole = Int((value * scale).rounded())
     guard digits > 0 else { return String(whole) }
     let rest = String(abs(whole) % Int(scale))
-    return String(whole / Int(scale)) + "." + String(repeating: "0", count: digits - rest.count) + rest
+    return String(whole / Int(scale)) + "." + String(repeating: "0", count: digits - rest.count)
+      + rest
   }
 
   /// `0.42 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
@@ -36,7 +38,9 @@ enum Units {
   }
 
   /// `1 layer`, `3 layers`.
-  static func count(_ count: Int, _ noun: String) -> String { "\(count) \(noun)\(count == 1 ? "" : "s")" }
+  static func count(_ count: Int, _ noun: String) -> String {
+    "\(count) \(noun)\(count == 1 ? "" : "s")"
+  }
 }
 
 /// Columns of text, as wide as their widest cell.
