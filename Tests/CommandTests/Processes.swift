@@ -54,10 +54,14 @@ extension Workshop {
     }
   }
 
-  /// Whether a restore has made its partial file and has more to write.
-  var isRestoreRunning: Bool {
-    ((try? namesInDirectory(folder.path)) ?? []).contains {
-      $0.contains(".strobe-partial-") && isUnfinished(file($0))
+  /// Whether a restore has made its file, which has no name yet, and has more to write.
+  func isRestoreRunning(_ process: RunningProcess) -> Bool {
+    let descriptors = "/proc/\(process.id)/fd"
+    return ((try? namesInDirectory(descriptors)) ?? []).contains { name in
+      let path = "\(descriptors)/\(name)"
+      guard let facts = (try? FileFacts(path: path)) ?? nil else { return false }
+      return facts.isRegularFile && facts.links == 0 && facts.size > UInt64(Self.middle)
+        && isUnfinished(path)
     }
   }
 
@@ -72,10 +76,10 @@ extension Workshop {
     let isRestore = words[0] == "restore"
     for _ in 0..<50 {
       let process = try strobe.start(words, output: output)
-      while !process.hasEnded && !(isRestore ? isRestoreRunning : isPassRunning) { usleep(200) }
+      while !process.hasEnded && !(isRestore ? isRestoreRunning(process) : isPassRunning) { usleep(200) }
       process.signal(SIGSTOP)
       try waitUntil("stopped") { process.hasEnded || process.isStopped }
-      if !process.hasEnded && (isRestore ? isRestoreRunning : isPassRunning) { return process }
+      if !process.hasEnded && (isRestore ? isRestoreRunning(process) : isPassRunning) { return process }
       process.signal(SIGCONT)
       process.wait()
       let target = words.last ?? ""
