@@ -59,8 +59,9 @@ extension Workshop {
     let descriptors = "/proc/\(process.id)/fd"
     return ((try? namesInDirectory(descriptors)) ?? []).contains { name in
       let path = "\(descriptors)/\(name)"
-      guard let facts = (try? FileFacts(path: path)) ?? nil else { return false }
-      return facts.isRegularFile && facts.links == 0 && facts.size > UInt64(Self.middle)
+      var facts = stat()
+      return unsafe stat(path, &facts) == 0 && facts.st_nlink == 0
+        && facts.st_mode & S_IFMT == S_IFREG && Int(facts.st_size) > Self.middle
         && isUnfinished(path)
     }
   }
