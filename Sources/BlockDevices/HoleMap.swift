@@ -2,6 +2,11 @@ import CLinux
 import Glibc
 import Platform
 
+extension FileFacts {
+  /// Whether less is allocated than the file is long: otherwise there is nothing to look for.
+  fileprivate var hasHoles: Bool { blocks512 * 512 < size }
+}
+
 extension DiskSource {
   /// Calls `body` with every byte range that surely reads as zeros: the holes of an image file, or of
   /// the file behind a loop device. Nothing is reported where that can't be known.
@@ -9,7 +14,8 @@ extension DiskSource {
   /// Source: lseek(2), `SEEK_HOLE`.
   package func forEachHole(_ body: (Range<Int>) -> Void) {
     switch kind {
-    case .imageFile: Self.holes(of: descriptor, window: 0..<size, body)
+    case .imageFile where facts.hasHoles: Self.holes(of: descriptor, window: 0..<size, body)
+    case .imageFile: return
     case .blockDevice: holesBehindLoop(body)
     }
   }
@@ -22,7 +28,7 @@ extension DiskSource {
       let name = DeviceTree.name(of: facts.specialDevice),
       let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
       let file = try? FileDescriptor(opening: backing, O_RDONLY), let found = try? file.facts(),
-      found.isRegularFile, found.inode == loop.backing_inode
+      found.isRegularFile, found.hasHoles, found.inode == loop.backing_inode
     else { return }
     let start = Int(loop.offset)
     guard start + size <= found.size else { return }

@@ -20,14 +20,26 @@ package func onWorkers(
     }
   }
   var threads: [pthread_t] = []
-  for index in 1..<max(count, 1) {
+  for index in 0..<count {
     // A thread that can't be had is no failure: the others do its share.
-    if let thread = startThread({ run(index) }) { threads.append(thread) }
+    if let thread = startThread({
+      giveWay()
+      run(index)
+    }) {
+      threads.append(thread)
+    }
   }
-  run(0)
+  if threads.isEmpty { run(0) }
   for thread in threads { pthread_join(thread, nil) }
   stop.allowSiblings()
   if let error = first.error { throw error }
+}
+
+/// Lets everybody else go first where a processor is short: the guest whose disk is read, and the
+/// kernel's own threads that move the data. See docs/decisions/0005-workers-give-way.md.
+private func giveWay() {
+  // On Linux 0 means the calling thread alone. See setpriority(2), "C library/kernel differences".
+  setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
 }
 
 /// The error that came first; the cancellations that follow it are consequences.

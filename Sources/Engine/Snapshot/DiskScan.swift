@@ -104,7 +104,7 @@ struct ScanMemory {
   let outputSize: Int
 
   init(chunkSize: Int) {
-    requestSize = max(256 << 10, chunkSize)
+    requestSize = max(512 << 10, chunkSize)
     depth = max(2, (2 << 20) / requestSize)
     outputSize = max(4 << 20, chunkSize) + (chunkSize + SegmentFormat.recordHeaderSize)
   }
