@@ -1,6 +1,6 @@
 import CLinux
 import Glibc
-import Platform
+package import Platform
 
 extension FileFacts {
   /// Whether less is allocated than the file is long: otherwise there is nothing to look for.
@@ -11,16 +11,20 @@ extension DiskSource {
   /// Calls `body` with every byte range that surely reads as zeros: the holes of an image file, or of
   /// the file behind a loop device. Nothing is reported where that can't be known.
   ///
+  /// - Parameter stop: the walk ends early when it is set; a file may have millions of holes.
+  ///
   /// Source: lseek(2), `SEEK_HOLE`.
-  package func forEachHole(_ body: (Range<Int>) -> Void) {
+  package func forEachHole(
+    stop: CancellationFlag = CancellationFlag(), _ body: (Range<Int>) -> Void
+  ) {
     switch kind {
-    case .imageFile where facts.hasHoles: Self.holes(of: descriptor, window: 0..<size, body)
+    case .imageFile where facts.hasHoles: Self.holes(of: descriptor, window: 0..<size, stop, body)
     case .imageFile: return
-    case .blockDevice: holesBehindLoop(body)
+    case .blockDevice: holesBehindLoop(stop, body)
     }
   }
 
-  private func holesBehindLoop(_ body: (Range<Int>) -> Void) {
+  private func holesBehindLoop(_ stop: CancellationFlag, _ body: (Range<Int>) -> Void) {
     var loop = clinux_loop_facts()
     // A loop device's partition answers for its whole disk.
     guard DeviceTree.partition(facts.specialDevice) == nil,
@@ -32,13 +36,14 @@ extension DiskSource {
     else { return }
     let start = Int(loop.offset)
     guard start + size <= found.size else { return }
-    Self.holes(of: file.number, window: start..<(start + size), body)
+    Self.holes(of: file.number, window: start..<(start + size), stop, body)
   }
 
-  private static func holes(of descriptor: Int32, window: Range<Int>, _ body: (Range<Int>) -> Void)
-  {
+  private static func holes(
+    of descriptor: Int32, window: Range<Int>, _ stop: CancellationFlag, _ body: (Range<Int>) -> Void
+  ) {
     var position = window.lowerBound
-    while position < window.upperBound {
+    while position < window.upperBound && !stop.isCancelled {
       var data = Int(clinux_seek_data(descriptor, Int64(position)))
       if data < 0 {
         // ENXIO: nothing but a hole up to the end. Anything else: unknown, so nothing is a hole.

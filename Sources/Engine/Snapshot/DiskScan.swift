@@ -44,12 +44,14 @@ final class DiskScan: Sendable {
     stored = ChunkBitmap(chunkCount: geometry.chunkCount)
     let stripe = max(1, (4 << 20) / (geometry.chunkSize * ChunkGeometry.chunksPerWord))
     wordsPerStripe = min(stripe, ChunkGeometry.wordsPerGroup)
-    holes = Self.holes(source, geometry)
+    holes = Self.holes(source, geometry, stop)
   }
 
-  private static func holes(_ source: DiskSource, _ geometry: ChunkGeometry) -> ChunkBitmap? {
+  private static func holes(
+    _ source: DiskSource, _ geometry: ChunkGeometry, _ stop: CancellationFlag
+  ) -> ChunkBitmap? {
     var bitmap: ChunkBitmap?
-    source.forEachHole { hole in
+    source.forEachHole(stop: stop) { hole in
       let first = (hole.lowerBound + geometry.chunkSize - 1) / geometry.chunkSize
       let end =
         hole.upperBound == geometry.diskSize

@@ -114,7 +114,7 @@ struct SnapshotPass {
 
   private func keyframe(_ id: ObjectID, of chain: Chain) throws(StrobeError) -> ObjectID? {
     do throws(StrobeError) {
-      try Keyframe.write(repository.store, id, of: chain)
+      try Keyframe.write(repository.store, id, of: chain, stop: stop)
       return id
     } catch {
       guard error.isDamage || error.reason == .notFound else { throw error }

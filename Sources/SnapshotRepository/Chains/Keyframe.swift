@@ -18,7 +18,8 @@ package enum Keyframe {
 
   /// Writes the whole map of `chain` as one layer.
   package static func write(
-    _ store: any ObjectStore, _ id: ObjectID, of chain: Chain
+    _ store: any ObjectStore, _ id: ObjectID, of chain: Chain,
+    stop: CancellationFlag = CancellationFlag()
   ) throws(StrobeError) {
     let writer = try LayerWriter(
       store, LayerHeader(id: id, isKeyframe: true, geometry: chain.geometry))
@@ -27,6 +28,7 @@ package enum Keyframe {
     let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
     var numbers = SegmentNumbers()
     for group in 0..<chain.geometry.groupCount where chain.touches(group: group) {
+      try stop.check()
       try unsafe chain.resolve(group: group, into: resolved, scratch: scratch.bytes)
       whole.reset()
       for word in resolved.stored.indices {
