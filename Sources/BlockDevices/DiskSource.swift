@@ -41,6 +41,7 @@ package final class DiskSource: Sendable {
         .busy, "source \(path) was replaced while it was opened", advice: "try again")
     }
     let geometry = try DeviceGeometry(of: file, facts)
+    guard geometry.size > 0 || facts.isRegularFile else { throw Self.empty("source", path) }
     guard geometry.size % 512 == 0 else {
       throw StrobeError(
         .usage, "source \(path) has \(geometry.size) bytes, which is no whole number of sectors",
@@ -63,6 +64,13 @@ package final class DiskSource: Sendable {
       guard error.errno == EINVAL else { throw error }
       return try FileDescriptor(opening: path, O_RDONLY)
     }
+  }
+
+  /// A device without a medium: a detached loop device, an empty drive.
+  static func empty(_ what: String, _ path: String) -> StrobeError {
+    StrobeError(
+      .notFound, "\(what) \(path) has 0 bytes: nothing is attached or inserted",
+      advice: "attach it, or say where the disk is now")
   }
 
   package var descriptor: Int32 { file.number }

@@ -25,6 +25,10 @@ package final class DiskTarget: Sendable {
     do throws(StrobeError) {
       direct = try FileDescriptor(opening: path, O_RDWR | O_EXCL | clinux_O_DIRECT)
     } catch {
+      // A loop device without a file, a drive without a medium.
+      if error.errno == EIO || error.errno == ENXIO || error.errno == ENOMEDIUM {
+        throw DiskSource.empty("target", path)
+      }
       guard error.errno == EBUSY else { throw error }
       throw StrobeError(
         .busy, "target \(path) is in use by the kernel or another program",
@@ -32,6 +36,7 @@ package final class DiskTarget: Sendable {
     }
     buffered = try FileDescriptor(opening: path, O_RDWR)
     size = try DeviceGeometry(of: direct, try direct.facts()).size
+    guard size > 0 else { throw DiskSource.empty("target", path) }
     self.path = path
     isDevice = true
     temporaryPath = nil
@@ -153,6 +158,11 @@ package final class DiskTarget: Sendable {
       guard replaces else {
         if let temporaryPath { return try publish(temporaryPath, as: path) }
         return try link(to: path)
+      }
+      // The old file's owner and mode: whoever could open it can open the new one.
+      if let old = try FileFacts(path: path) {
+        fchown(buffered.number, old.owner, old.group)
+        fchmod(buffered.number, old.mode & 0o7777)
       }
       let staged = temporaryPath ?? "\(path).strobe-\(hexadecimal(randomBytes(4)))"
       if temporaryPath == nil { try link(to: staged) }

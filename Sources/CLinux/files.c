@@ -56,6 +56,8 @@ int clinux_file_facts(int descriptor, const char *path, struct clinux_file_facts
   facts->blocks512 = found.stx_blocks;
   facts->links = found.stx_nlink;
   facts->mode = found.stx_mode;
+  facts->owner = found.stx_uid;
+  facts->group = found.stx_gid;
   if (found.stx_mask & STATX_BTIME) {
     facts->birth_seconds = found.stx_btime.tv_sec;
     facts->birth_nanoseconds = found.stx_btime.tv_nsec;

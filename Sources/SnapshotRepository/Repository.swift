@@ -90,7 +90,7 @@ package struct Repository: Sendable {
     guard let facts = try FileFacts(path: path) else {
       throw StrobeError(
         .notFound, "there is no repository at \(path)",
-        advice: "make one with: strobe init --repository \(path)")
+        advice: "is its file system mounted? for a new one: strobe init --repository \(path)")
     }
     guard facts.isDirectory else {
       throw StrobeError(.usage, "\(path) is not a directory, so it is no repository")
@@ -117,7 +117,7 @@ package struct Repository: Sendable {
         .notFound, "\(path) is not a repository: it has no config.json",
         advice: hasRooms
           ? "if it was one, run: strobe init --repair --repository \(path)"
-          : "make one with: strobe init --repository \(path)")
+          : "is its file system mounted? for a new one: strobe init with an empty directory")
     }
     guard error.isDamage else { return error }
     return error.explained(

@@ -21,7 +21,7 @@ enum Program {
     discussion: """
       A restore point is one instant of all disks of a machine. It is written COLLECTION@latest, \
       COLLECTION@-N (N before the latest), COLLECTION@ID (the beginning of it) or COLLECTION@TIME (the \
-      newest at or before that time).
+      newest at or before that time; UTC unless it has a zone, a date alone is its first instant).
       """,
     commands: commands.map { $0.declaration },
     commonOptions: [Common.repository, Common.json, Common.quiet],

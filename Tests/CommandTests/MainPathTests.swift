@@ -181,7 +181,7 @@ struct MainPathTests {
     try quiet("gc")
     let list = try shop.strobe("list")
     #expect(list.status == 0 && list.output == "")
-    #expect(list.errors == "there are no restore points yet\n")
+    #expect(list.errors == "there are no restore points\n")
     let without = try Shell.capture(["env", "-u", "STROBE_REPOSITORY", Strobe.program, "list"])
     without.expect(2, says: "--repository", "STROBE_REPOSITORY")
   }

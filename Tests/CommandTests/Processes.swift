@@ -77,10 +77,14 @@ extension Workshop {
     let isRestore = words[0] == "restore"
     for _ in 0..<50 {
       let process = try strobe.start(words, output: output)
-      while !process.hasEnded && !(isRestore ? isRestoreRunning(process) : isPassRunning) { usleep(200) }
+      while !process.hasEnded && !(isRestore ? isRestoreRunning(process) : isPassRunning) {
+        usleep(200)
+      }
       process.signal(SIGSTOP)
       try waitUntil("stopped") { process.hasEnded || process.isStopped }
-      if !process.hasEnded && (isRestore ? isRestoreRunning(process) : isPassRunning) { return process }
+      if !process.hasEnded && (isRestore ? isRestoreRunning(process) : isPassRunning) {
+        return process
+      }
       process.signal(SIGCONT)
       process.wait()
       let target = words.last ?? ""

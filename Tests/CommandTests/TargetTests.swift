@@ -21,8 +21,8 @@ struct TargetTests {
       ("os=FOLDER/fifo", 2, "neither a block device nor a file", ""),
       ("os=/dev/null", 2, "neither a block device nor a file", ""),
       ("os=FOLDER/exists", 1, "FOLDER/exists exists already", "--overwrite"),
-      ("os=FOLDER/disk.raw", 1, "is a disk of collection web itself", "--overwrite-source"),
-      ("os=FOLDER/data.raw", 1, "is a disk of collection web itself", "--overwrite-source"),
+      ("os=FOLDER/disk.raw", 1, "is disk os of collection web itself", "--overwrite-source"),
+      ("os=FOLDER/data.raw", 1, "is disk data of collection web, not os", "--forget-disk data"),
       ("os=FOLDER/repository/x", 1, "inside the repository", "another place"),
       ("os=FOLDER/link/x", 1, "inside the repository", "another place"),
       ("os=FOLDER/repository/layers/x", 1, "inside the repository", "another place"),
@@ -70,7 +70,7 @@ struct TargetTests {
     #expect(try Shell.run("readlink", link) == old + "\n")
     try shop.write(shop.bytes(5000), to: shop.file("disk.raw"))
     try shop.strobe("restore", "web@latest", "--disk", "os=\(shop.file("disk.raw"))", "--overwrite")
-      .expect(1, says: "is a disk of collection web itself", "--overwrite-source")
+      .expect(1, says: "is disk os of collection web itself", "--overwrite-source")
     try shop.strobe(
       "restore", "web@latest", "--disk", "os=\(shop.file("disk.raw"))", "--overwrite-source"
     )
@@ -95,7 +95,7 @@ struct TargetTests {
     try Shell.run("cmp", "--bytes=\((2 << 20) - 512)", small.path, "/dev/zero")
     try Shell.run("ln", "-s", source.path, shop.file("link"))
     try shop.strobe("restore", "web@latest", "--disk", "os=\(shop.file("link"))")
-      .expect(1, says: "is a disk of collection web itself")
+      .expect(1, says: "is disk os of collection web itself")
     try shop.write(shop.bytes(4096), to: source.path)
     try shop.snapshot()
     try shop.strobe("restore", "web@-1", "--disk", "os=\(source.path)", "--overwrite-source")

@@ -38,7 +38,7 @@ struct clinux_file_facts {
   uint64_t device_major, device_minor;    // of the file system that holds it
   uint64_t special_major, special_minor;  // of the device that it is
   uint64_t inode, size, blocks512, links;
-  uint32_t mode;
+  uint32_t mode, owner, group;
   int64_t birth_seconds;  // 0 when unknown
   uint32_t birth_nanoseconds;
   int64_t modified_seconds, changed_seconds;

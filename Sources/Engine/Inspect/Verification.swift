@@ -4,14 +4,38 @@ import SnapshotRepository
 
 /// Something that is not what was stored.
 public struct Damage: Sendable {
-  /// The oldest point that was found to need it; later points may share it.
-  public let point: String
+  /// The points that need it, oldest first; a collection's name when it is the collection's own record.
+  public var points: [String]
   /// Nil when it is the point's own document.
   public let disk: String?
   /// Bytes of the disk that are affected; nil when it isn't known which.
-  public let range: Range<Int>?
+  public var range: Range<Int>?
   /// Names the object, what was expected and what was found.
   public let error: StrobeError
+}
+
+extension Damage {
+  /// Joins what is one damage to the reader: neighbouring ranges of a disk, and one object that several
+  /// points need.
+  static func merged(_ damage: [Damage]) -> [Damage] {
+    var merged: [Damage] = []
+    for next in damage {
+      if let last = merged.last, last.disk == next.disk, last.error.message == next.error.message {
+        if let before = last.range, let range = next.range, last.points == next.points,
+          before.upperBound == range.lowerBound
+        {
+          merged[merged.count - 1].range = before.lowerBound..<range.upperBound
+          continue
+        }
+        if last.range == nil && next.range == nil {
+          merged[merged.count - 1].points += next.points.filter { !last.points.contains($0) }
+          continue
+        }
+      }
+      merged.append(next)
+    }
+    return merged
+  }
 }
 
 /// What a verification read, and what it found.
@@ -40,11 +64,12 @@ extension SnapshotEngine {
       let index = try loadIndex(name)
       verifyRecord(name, into: &report)
       for error in index.unreadable {
-        report.damage.append(Damage(point: name, disk: nil, range: nil, error: error))
+        report.damage.append(Damage(points: [name], disk: nil, range: nil, error: error))
       }
       var walk = VerifyWalk(self, workerCount: workerCount, progress: progress, stop: stop)
       for summary in index.points { try walk.verify(name, summary.id, into: &report) }
     }
+    report.damage = Damage.merged(report.damage)
     report.checkedBytes = progress.transferred
     report.seconds = monotonicSeconds() - start
     return report
@@ -60,6 +85,7 @@ extension SnapshotEngine {
     let id = try resolve(reference)
     var walk = VerifyWalk(self, workerCount: workerCount, progress: progress, stop: stop)
     try walk.verify(reference.collection, id, into: &report)
+    report.damage = Damage.merged(report.damage)
     report.checkedBytes = progress.transferred
     report.seconds = monotonicSeconds() - start
     return report
@@ -69,71 +95,7 @@ extension SnapshotEngine {
     do throws(StrobeError) {
       _ = try CollectionRecord.read(repository.store, name)
     } catch {
-      report.damage.append(Damage(point: name, disk: nil, range: nil, error: error))
-    }
-  }
-}
-
-/// Verifies points one after another, oldest first, reading only what the one before didn't have.
-private struct VerifyWalk {
-  private let engine: SnapshotEngine
-  private let workerCount: Int?
-  private let progress: Progress
-  private let stop: CancellationFlag
-  /// The chains of the last point, by disk.
-  private var last: [String: Chain] = [:]
-
-  init(_ engine: SnapshotEngine, workerCount: Int?, progress: Progress, stop: CancellationFlag) {
-    self.engine = engine
-    self.workerCount = workerCount
-    self.progress = progress
-    self.stop = stop
-  }
-
-  mutating func verify(
-    _ collection: String, _ id: String, into report: inout VerifyReport
-  ) throws(StrobeError) {
-    let name = "\(collection)@\(id.prefix(12))"
-    do throws(StrobeError) {
-      let (point, lock) = try engine.repository.hold(collection, id)
-      defer { lock.release() }
-      var chains: [String: Chain] = [:]
-      for disk in point.disks { chains[disk.name] = try verify(disk, point, name, into: &report) }
-      last = chains
-      report.pointCount += 1
-    } catch {
-      // Deleted since the list was read.
-      if error.reason == .notFound { return }
-      guard error.isDamage || error.errno != 0 else { throw error }
-      report.damage.append(Damage(point: name, disk: nil, range: nil, error: error))
-    }
-  }
-
-  private func verify(
-    _ disk: DiskRestorePoint, _ point: RestorePoint, _ name: String, into report: inout VerifyReport
-  ) throws(StrobeError) -> Chain? {
-    guard let secret = point.secret else {
-      preconditionFailure("a point that was read has a secret")
-    }
-    do throws(StrobeError) {
-      let chain = try engine.chain(point, disk)
-      let pass = VerifyPass(engine.repository, secret, disk, chain, progress: progress, stop: stop)
-      let found = try pass.run(since: last[disk.name], workerCount: workerCount)
-      report.checkedChunks += pass.checkedChunks + found.count
-      for (position, error) in found {
-        let offset = chain.geometry.offset(of: position)
-        report.damage.append(
-          Damage(
-            point: name, disk: disk.name,
-            range: offset..<(offset + chain.geometry.length(of: position)),
-            error: error))
-      }
-      return chain
-    } catch {
-      guard error.reason != .cancelled else { throw error }
-      report.damage.append(Damage(point: name, disk: disk.name, range: nil, error: error))
-      // The next point is read whole.
-      return nil
+      report.damage.append(Damage(points: [name], disk: nil, range: nil, error: error))
     }
   }
 }

@@ -24,7 +24,7 @@ extension SnapshotEngine {
     defer { lock.release() }
     let disks = try select(targets, of: point)
     let check = TargetCheck(
-      collection: point.collection, sources: sources(of: point), options: options,
+      collection: point.collection, sources: try sources(of: point), options: options,
       repositoryFolder: repository.localFolder)
     var passes: [RestorePass] = []
     do throws(StrobeError) {
@@ -96,10 +96,20 @@ extension SnapshotEngine {
     return first.isSameFile(as: second)
   }
 
-  /// Where the collection's disks are: as the point says and as the collection remembers.
-  private func sources(of point: RestorePoint) -> [String] {
-    let remembered = (try? CollectionRecord.read(repository.store, point.collection))?.disks ?? []
-    return point.disks.map(\.source) + remembered.map(\.source)
+  /// Where the disks of all collections are: as each remembers, and as the point says of a disk that its
+  /// collection forgot.
+  private func sources(of point: RestorePoint) throws(StrobeError) -> [TargetCheck.Source] {
+    var sources: [TargetCheck.Source] = []
+    for name in try repository.collections() {
+      // A record that can't be read keeps nobody from restoring.
+      let disks = (try? CollectionRecord.read(repository.store, name))?.disks ?? []
+      sources += disks.map { .init(collection: name, disk: $0.name, path: $0.source) }
+    }
+    let known = sources.filter { $0.collection == point.collection }.map(\.disk)
+    return sources
+      + point.disks.filter { !known.contains($0.name) }.map {
+        .init(collection: point.collection, disk: $0.name, path: $0.source)
+      }
   }
 
   /// Opens a point and holds it against deletion.

@@ -4,9 +4,15 @@ import SnapshotRepository
 
 /// What a target has to be before anything is written to it.
 struct TargetCheck {
+  /// A disk that points of this repository are taken of.
+  struct Source {
+    let collection: String
+    let disk: String
+    let path: String
+  }
+
   let collection: String
-  /// Paths that the collection takes its points of.
-  let sources: [String]
+  let sources: [Source]
   let options: RestoreOptions
   let repositoryFolder: String
 
@@ -21,7 +27,7 @@ struct TargetCheck {
         .usage, "target \(path) is neither a block device nor a file",
         advice: facts.isDirectory ? "name a file in it, such as \(path)/\(disk.name).raw" : nil)
     }
-    try refuseSource(path, facts)
+    try refuseSource(disk.name, path, facts)
     try refuseUse(path, facts)
     let target = try DiskTarget(device: path)
     guard target.size >= disk.size else {
@@ -58,7 +64,7 @@ struct TargetCheck {
   private func existingFile(
     _ disk: DiskRestorePoint, _ path: String, _ facts: FileFacts
   ) throws(StrobeError) -> DiskTarget {
-    try refuseSource(path, facts)
+    try refuseSource(disk.name, path, facts)
     try refuseUse(path, facts)
     guard options.overwritesFiles || options.overwritesSources else {
       throw StrobeError(
@@ -74,20 +80,30 @@ struct TargetCheck {
     return try newFile(disk, resolvedPath(path) ?? path, replaces: true)
   }
 
-  private func refuseSource(_ path: String, _ facts: FileFacts) throws(StrobeError) {
-    guard !options.overwritesSources else { return }
+  /// A disk's own source needs the option; another disk of the same machine is surely a slip.
+  private func refuseSource(
+    _ disk: String, _ path: String, _ facts: FileFacts
+  ) throws(StrobeError) {
+    var matches: [Source] = []
     for source in sources {
-      guard let other = try FileFacts(path: source) else { continue }
+      guard let other = try FileFacts(path: source.path) else { continue }
       let isSame =
         facts.isBlockDevice
         ? other.isBlockDevice && other.specialDevice == facts.specialDevice
         : other.isSameFile(as: facts)
-      if isSame {
-        throw StrobeError(
-          .refused, "target \(path) is a disk of collection \(collection) itself",
-          advice: "roll it back with --overwrite-source, or choose another target")
-      }
+      if isSame { matches.append(source) }
     }
+    let isOwn = matches.contains { $0.collection == collection && $0.disk == disk }
+    if !isOwn, let sibling = matches.first(where: { $0.collection == collection }) {
+      throw StrobeError(
+        .refused, "target \(path) is disk \(sibling.disk) of collection \(collection), not \(disk)",
+        advice: "choose another target; if the disk is no longer \(sibling.disk), take a snapshot"
+          + " with --forget-disk \(sibling.disk) first")
+    }
+    guard let match = matches.first, !options.overwritesSources else { return }
+    throw StrobeError(
+      .refused, "target \(path) is disk \(match.disk) of collection \(match.collection) itself",
+      advice: "roll it back with --overwrite-source, or choose another target")
   }
 
   private func refuseUse(_ path: String, _ facts: FileFacts) throws(StrobeError) {

@@ -41,11 +41,18 @@ final class CollectionSession {
     parentLock = lock
     mustWriteRecord = known != self.record || isRecovered
     sequence = (index.points.last?.sequence ?? 0) + 1
-    plans = zip(disks, sources).map { disk, source in
-      DiskPlan.make(
-        repository, record, name: disk.name, source: source, parent: parent,
-        mayDiffer: options.sameDisks.contains(disk.name))
+    var plans: [DiskPlan] = []
+    for (disk, source) in zip(disks, sources) {
+      let plan = try DiskPlan.make(
+        repository, record, name: disk.name, source: source, parent: parent, options)
+      if plan.isSurprise, let reason = plan.newChainReason {
+        self.warnings.append(
+          "\(reason); it is stored whole (if it is a copy of the old one: --same-disk \(disk.name))"
+        )
+      }
+      plans.append(plan)
     }
+    self.plans = plans
   }
 
   /// The newest point that can be read, held against deletion.

@@ -11,27 +11,33 @@ struct DiskPlan: Sendable {
   /// Nil starts a new chain.
   let parent: ParentState?
   let newChainReason: String?
+  /// Whether the new chain is something that the reader didn't ask for and should know.
+  let isSurprise: Bool
   let tablePath: String
 
   /// Opens the parent's state of a disk, or says why the disk starts a new chain.
   static func make(
     _ repository: Repository, _ collection: CollectionRecord, name: String, source: DiskSource,
-    parent: RestorePoint?, mayDiffer: Bool
-  ) -> DiskPlan {
+    parent: RestorePoint?, _ options: SnapshotOptions
+  ) throws(StrobeError) -> DiskPlan {
     let tablePath = repository.fingerprintTablePath(collection.name, disk: name)
-    func plan(_ state: ParentState?, _ reason: String?) -> DiskPlan {
+    func plan(_ state: ParentState?, _ reason: String?, warns: Bool = false) -> DiskPlan {
       DiskPlan(
         name: name, source: source,
         geometry: ChunkGeometry(diskSize: source.size, chunkSize: collection.chunkSize),
-        parent: state, newChainReason: reason, tablePath: tablePath)
+        parent: state, newChainReason: reason, isSurprise: warns, tablePath: tablePath)
     }
     guard let parent else { return plan(nil, "first restore point of the collection") }
+    if options.isFull { return plan(nil, "a full point was asked for") }
     guard let old = parent.disks.first(where: { $0.name == name }) else {
       return plan(nil, "disk \(name) is not in the parent point")
     }
-    guard old.identity == source.identity.text || mayDiffer else {
-      return plan(
-        nil, "disk \(name) was replaced: it was \(old.identity), it is \(source.identity.text)")
+    if old.identity != source.identity.text, !options.sameDisks.contains(name) {
+      try refuseSwapped(name, source, parent)
+      let reason =
+        "disk \(name) was replaced: \(source.path) is another device than at the last point"
+        + " (\(source.identity.text) instead of \(old.identity))"
+      return plan(nil, reason, warns: true)
     }
     let geometry = ChunkGeometry(diskSize: old.size, chunkSize: collection.chunkSize)
     do throws(StrobeError) {
@@ -40,7 +46,21 @@ struct DiskPlan: Sendable {
       let (table, _) = FingerprintTable.open(tablePath, layer: newest.bytes, geometry: geometry)
       return plan(ParentState(chain, table: table), nil)
     } catch {
-      return plan(nil, "the parent's record can't be read: \(error.message)")
+      return plan(nil, "the parent's record can't be read: \(error.message)", warns: true)
     }
+  }
+
+  /// A device that was another disk of the machine at the last point: the names are mixed up.
+  private static func refuseSwapped(
+    _ name: String, _ source: DiskSource, _ parent: RestorePoint
+  ) throws(StrobeError) {
+    guard
+      let twin = parent.disks.first(where: {
+        $0.name != name && $0.identity == source.identity.text
+      })
+    else { return }
+    throw StrobeError(
+      .refused, "disk \(name): \(source.path) was disk \(twin.name) at the last point",
+      advice: "say where each disk is now with --disk NAME=PATH, or go on with --same-disk \(name)")
   }
 }

@@ -38,7 +38,7 @@ enum DiskSelection {
     }
     guard !disks.isEmpty else {
       throw StrobeError(
-        .usage, "collection \(collection) has no disks yet",
+        .usage, "collection \(collection) has no disks",
         advice: "name them with --disk NAME=PATH")
     }
     return disks

@@ -20,6 +20,8 @@ public struct SnapshotOptions: Sendable {
   public var forgottenDisks: [String] = []
   /// Names of disks whose chain continues although their identity changed.
   public var sameDisks: [String] = []
+  /// Whether every disk starts a new chain, stored whole: after damage to the old one.
+  public var isFull = false
   /// Bytes; a power of two from 4 KiB to 4 MiB. Only for a new collection; nil: the repository's default.
   public var chunkSize: Int?
   /// Threads; nil: one a processor, as far as the memory budget allows.

@@ -7,7 +7,10 @@ enum DeleteCommand: Command {
 
   static let declaration = CommandDeclaration(
     name: "delete", summary: "Remove restore points; others don't change",
-    discussion: "The space comes back with 'strobe gc'.",
+    discussion: """
+      The space comes back with 'strobe gc' as far as no later point builds on it: a later point needs \
+      what it shares with this one. A chain is renewed after at most 32 points.
+      """,
     arguments: [points],
     examples: [
       Example("strobe delete web@3f9a2c41", ""), Example("strobe delete web@-9 web@-8", ""),

@@ -54,7 +54,7 @@ enum ListCommand: Command {
       }
     }
     if listings.allSatisfy({ $0.points.isEmpty }) {
-      if !quiet { Console.error("there are no restore points yet", prefix: "") }
+      if !quiet { Console.error("there are no restore points", prefix: "") }
     } else {
       table.print()
     }

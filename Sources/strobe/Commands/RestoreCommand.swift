@@ -1,5 +1,6 @@
 import CommandLineArguments
 import Engine
+import Glibc
 import Platform
 import Synchronization
 
@@ -57,6 +58,7 @@ enum RestoreCommand: Command {
     }
     let engine = try Common.engine(values)
     if let directory = values[directory] {
+      try makeFolder(directory)
       let named = targets.map(\.disk)
       targets += try engine.describe(reference).point.disks.filter { !named.contains($0.name) }.map
       {
@@ -74,6 +76,12 @@ enum RestoreCommand: Command {
       print(report)
     }
     return 0
+  }
+
+  /// Makes the directory of `--to`; the one above it must be there, so that a typing error shows.
+  private static func makeFolder(_ path: String) throws {
+    if try FileFacts(path: path) != nil { return }
+    _ = try systemCall("mkdir", path) { unsafe mkdir(path, 0o700) }
   }
 
   private static func run(

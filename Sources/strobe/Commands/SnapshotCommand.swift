@@ -15,6 +15,8 @@ enum SnapshotCommand: Command {
     help:
       "Continue the disk's chain although it has another identity (it was copied to other hardware)"
   )
+  private static let full = Flag(
+    "full", help: "Store every disk whole, in a new chain: after damage to the old one")
   private static let chunkSize = Option(
     "chunk-size", value: "SIZE", help: "For a new collection: a power of two from 4KiB to 4MiB")
   private static let workers = Option(
@@ -27,7 +29,7 @@ enum SnapshotCommand: Command {
       Nothing is frozen: a disk that is mounted read-write, or that is written to while it is read, makes \
       the point Inconsistent.
       """,
-    arguments: [collection], options: [disk, forget, same, chunkSize, workers],
+    arguments: [collection], options: [disk, forget, same, full, chunkSize, workers],
     examples: [
       Example(
         "strobe snapshot web --disk os=/dev/vg/os --disk data=/dev/vg/data", "The first time"),
@@ -48,6 +50,7 @@ enum SnapshotCommand: Command {
     }
     options.forgottenDisks = values[forget]
     options.sameDisks = values[same]
+    options.isFull = values[full]
     options.chunkSize = try values.parse(chunkSize, as: .byteCount(in: 0...Int.max))
     options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
     let engine = try Common.engine(values)

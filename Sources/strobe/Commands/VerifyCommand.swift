@@ -26,7 +26,7 @@ enum VerifyCommand: Command {
 
   private struct Output: Encodable {
     struct Finding: Encodable {
-      let point: String
+      let points: [String]
       let disk: String?
       let offset: Int?
       let length: Int?
@@ -56,7 +56,12 @@ enum VerifyCommand: Command {
         ", disk \(disk)"
           + (damage.range.map { ", bytes \($0.lowerBound) to \($0.upperBound - 1)" } ?? "")
       }
-      Console.error("\(damage.point)\(place ?? ""): \(damage.error.message)")
+      Console.error("\(names(damage.points))\(place ?? ""): \(damage.error.message)")
+    }
+    if !report.damage.isEmpty {
+      Console.error(
+        "points that are not named restore as they were; for a good new one: strobe snapshot"
+          + " COLLECTION --full")
     }
     if values[Common.json] {
       try Console.print(json: output(report))
@@ -70,12 +75,18 @@ enum VerifyCommand: Command {
     return report.damage.isEmpty ? 0 : 1
   }
 
+  /// The points of a damage: all where they are few.
+  private static func names(_ points: [String]) -> String {
+    guard points.count > 4 else { return points.joined(separator: ", ") }
+    return "\(points[0]), \(points[1]) … \(points[points.count - 1]) (\(points.count) points)"
+  }
+
   private static func output(_ report: VerifyReport) -> Output {
     Output(
       points: report.pointCount, chunks: report.checkedChunks, bytes: report.checkedBytes,
       damage: report.damage.map {
         .init(
-          point: $0.point, disk: $0.disk, offset: $0.range?.lowerBound, length: $0.range?.count,
+          points: $0.points, disk: $0.disk, offset: $0.range?.lowerBound, length: $0.range?.count,
           message: $0.error.message)
       }, seconds: report.seconds)
   }

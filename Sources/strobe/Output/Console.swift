@@ -29,7 +29,8 @@ enum Console {
     }
     let failure = write(bytes, to: STDOUT_FILENO)
     if failure == 0 || failure == EPIPE { return true }
-    error("standard output: \(unsafe String(cString: strerror(failure)))")
+    error(
+      "standard output: \(unsafe String(cString: strerror(failure))); what the command did is done")
     return false
   }
 
