@@ -4,7 +4,9 @@ import atexit
 import os
 import random
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 
 
@@ -20,6 +22,8 @@ class Workspace:
         self.memory = tempfile.mkdtemp(prefix="strobe-bench-", dir="/dev/shm")
         self.disk = tempfile.mkdtemp(prefix="strobe-bench-", dir=os.environ.get("TMPDIR", "/var/tmp"))
         atexit.register(self.remove)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
     def remove(self):
         for mount in reversed(self.mounts):

@@ -148,7 +148,7 @@ def restore(bench):
 
 def chain(bench):
     """The same disk through one layer and through a thousand."""
-    megabytes = 32 if bench.options.smoke else 1024
+    megabytes = 32 if bench.options.smoke else 512
     image = os.path.join(bench.work.memory, "chain.raw")
     call("cp", "--sparse=always", bench.image, image)
     call("truncate", "-s", f"{megabytes}M", image)

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 package import Platform
 
@@ -37,8 +38,7 @@ package enum DeviceTree {
   }
 
   private static func children(of device: DeviceNumber) -> [DeviceNumber] {
-    partitionsAndHolders(of: device)
-      + loopDevices { $0.isBlockDevice && $0.specialDevice == device }
+    partitionsAndHolders(of: device) + loopDevices { $0.device == device }
   }
 
   /// Whether it has partitions or holders, which then are who may use it.
@@ -56,16 +56,18 @@ package enum DeviceTree {
 
   /// The loop devices whose backing file is `file`.
   package static func loopDevices(backedBy file: FileFacts) -> [DeviceNumber] {
-    loopDevices { $0.isSameFile(as: file) }
+    loopDevices { $0.isFile(file) }
   }
 
-  private static func loopDevices(where matches: (FileFacts) -> Bool) -> [DeviceNumber] {
+  private static func loopDevices(where matches: (LoopBacking) -> Bool) -> [DeviceNumber] {
     let names = (try? namesInDirectory("/sys/class/block")) ?? []
-    return names.filter { $0.hasPrefix("loop") }.compactMap { name -> DeviceNumber? in
-      guard let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
-        let facts = (try? FileFacts(path: backing)) ?? nil, matches(facts)
+    return names.compactMap { name -> DeviceNumber? in
+      // Only an attached one has the folder.
+      guard name.hasPrefix("loop"),
+        (try? FileFacts(path: "/sys/class/block/\(name)/loop")) ?? nil != nil,
+        let device = number(ofName: name), let backing = LoopBacking(of: device), matches(backing)
       else { return nil }
-      return number(ofName: name)
+      return device
     }
   }
 }

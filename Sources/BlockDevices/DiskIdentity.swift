@@ -20,7 +20,7 @@ package struct DiskIdentity: Equatable, Sendable {
     if let (disk, number) = DeviceTree.partition(device) {
       text = Self.ofDisk(disk) + ":partition:\(number)"
     } else {
-      text = Self.ofLoop(file) ?? Self.ofDisk(device)
+      text = Self.ofDisk(device)
     }
   }
 
@@ -29,19 +29,16 @@ package struct DiskIdentity: Equatable, Sendable {
     "inode:\(facts.inode):born:\(facts.birth_seconds).\(facts.birth_nanoseconds)"
   }
 
-  private static func ofLoop(_ file: borrowing FileDescriptor) -> String? {
-    var loop = clinux_loop_facts()
-    guard unsafe clinux_loop_facts(file.number, &loop) == 0 else { return nil }
-    guard
-      let name = DeviceTree.name(
-        of: (try? file.facts())?.specialDevice ?? .init(major: 0, minor: 0)),
-      let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
-      let facts = (try? FileFacts(path: backing)) ?? nil, facts.inode == loop.backing_inode
-    else { return "loop:inode:\(loop.backing_inode):at:\(loop.offset)" }
-    return "loop:\(mark(facts)):at:\(loop.offset)"
+  private static func ofLoop(_ device: DeviceNumber) -> String? {
+    guard let loop = LoopBacking(of: device) else { return nil }
+    guard let file = loop.open(), let facts = try? file.facts() else {
+      return "loop:\(loop.key):at:\(loop.facts.offset)"
+    }
+    return "loop:\(mark(facts)):at:\(loop.facts.offset)"
   }
 
   private static func ofDisk(_ device: DeviceNumber) -> String {
+    if let loop = ofLoop(device) { return loop }
     let path = "/sys/dev/block/\(device)"
     let marks = [
       ("dm", "dm/uuid"), ("md", "md/uuid"), ("wwid", "wwid"), ("wwid", "device/wwid"),
@@ -51,11 +48,6 @@ package struct DiskIdentity: Equatable, Sendable {
       if let mark = readText("\(path)/\(file)"), !mark.isEmpty { return "\(kind):\(mark)" }
     }
     let name = DeviceTree.name(of: device) ?? "\(device)"
-    if name.hasPrefix("loop"), let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
-      let facts = (try? FileFacts(path: backing)) ?? nil
-    {
-      return "loop:\(mark(facts)):at:\(readText("/sys/class/block/\(name)/loop/offset") ?? "0")"
-    }
     return "name:\(name)"
   }
 }

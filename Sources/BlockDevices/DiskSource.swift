@@ -53,7 +53,9 @@ package final class DiskSource: Sendable {
     self.facts = facts
     isDirect = fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
     // Dirty pages written back later would look like somebody's writes during the pass.
-    fsync(file.number)
+    if fsync(file.number) != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT) {
+      throw .system(errno, call: "fsync", object: path)
+    }
     self.file = file
   }
 

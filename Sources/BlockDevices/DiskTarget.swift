@@ -34,7 +34,8 @@ package final class DiskTarget: Sendable {
         .busy, "target \(path) is in use by the kernel or another program",
         advice: "unmount it or stop what holds it (lsblk, fuser -v \(path))")
     }
-    buffered = try FileDescriptor(opening: path, O_RDWR)
+    // The same device, whatever the name leads to by now.
+    buffered = try FileDescriptor(opening: "/proc/self/fd/\(direct.number)", O_RDWR)
     size = try DeviceGeometry(of: direct, try direct.facts()).size
     guard size > 0 else { throw DiskSource.empty("target", path) }
     self.path = path
@@ -164,9 +165,15 @@ package final class DiskTarget: Sendable {
         fchown(buffered.number, old.owner, old.group)
         fchmod(buffered.number, old.mode & 0o7777)
       }
-      let staged = temporaryPath ?? "\(path).strobe-\(hexadecimal(randomBytes(4)))"
+      let staged =
+        temporaryPath ?? "\(parentDirectory(path))/.strobe-\(hexadecimal(randomBytes(8)))"
       if temporaryPath == nil { try link(to: staged) }
-      try systemCall("rename", path) { unsafe rename(staged, path) }
+      do throws(StrobeError) {
+        try systemCall("rename", path) { unsafe rename(staged, path) }
+      } catch {
+        unsafe unlink(staged)
+        throw error
+      }
     } catch {
       guard error.errno == EEXIST else { throw error }
       throw StrobeError(

@@ -100,6 +100,17 @@ package struct WriteMark: Equatable, Sendable {
     let fields = text.split(separator: " ").compactMap { Int($0) }
     // Sectors written and discarded. Not the counts of requests: the kernel raises those only after it
     // has woken up whoever waited for the request, so a write before the pass would look like one in it.
-    counters = [6, 13].map { $0 < fields.count ? fields[$0] : 0 }
+    let sectors = [6, 13].map { $0 < fields.count ? fields[$0] : 0 }
+    // The file below may be written to beside the loop device: its times tell.
+    let below = LoopBacking(of: source.facts.specialDevice)?.open()
+    let file = try below?.facts()
+    counters =
+      sectors
+      + (file.map {
+        [
+          Int($0.modified_seconds), Int($0.modified_nanoseconds), Int($0.changed_seconds),
+          Int($0.changed_nanoseconds),
+        ]
+      } ?? [])
   }
 }

@@ -25,16 +25,12 @@ extension DiskSource {
   }
 
   private func holesBehindLoop(_ stop: CancellationFlag, _ body: (Range<Int>) -> Void) {
-    var loop = clinux_loop_facts()
     // A loop device's partition answers for its whole disk.
     guard DeviceTree.partition(facts.specialDevice) == nil,
-      unsafe clinux_loop_facts(descriptor, &loop) == 0,
-      let name = DeviceTree.name(of: facts.specialDevice),
-      let backing = readText("/sys/class/block/\(name)/loop/backing_file"),
-      let file = try? FileDescriptor(opening: backing, O_RDONLY), let found = try? file.facts(),
-      found.isRegularFile, found.hasHoles, found.inode == loop.backing_inode
+      let loop = LoopBacking(of: facts.specialDevice), let file = loop.open(),
+      let found = try? file.facts(), found.isRegularFile, found.hasHoles
     else { return }
-    let start = Int(loop.offset)
+    let start = Int(loop.facts.offset)
     guard start + size <= found.size else { return }
     Self.holes(of: file.number, window: start..<(start + size), stop, body)
   }

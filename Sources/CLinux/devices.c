@@ -5,6 +5,7 @@
 #include <linux/loop.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 
 int clinux_block_size64(int descriptor, uint64_t *bytes) { return ioctl(descriptor, BLKGETSIZE64, bytes); }
 int clinux_block_logical_sector(int descriptor, int *bytes) { return ioctl(descriptor, BLKSSZGET, bytes); }
@@ -21,7 +22,10 @@ int clinux_loop_facts(int descriptor, struct clinux_loop_facts *facts) {
   struct loop_info64 info;
   memset(&info, 0, sizeof info);
   if (ioctl(descriptor, LOOP_GET_STATUS64, &info) != 0) return -1;
-  facts->backing_device = info.lo_device;
+  facts->backing_major = gnu_dev_major(info.lo_device);
+  facts->backing_minor = gnu_dev_minor(info.lo_device);
+  facts->special_major = gnu_dev_major(info.lo_rdevice);
+  facts->special_minor = gnu_dev_minor(info.lo_rdevice);
   facts->backing_inode = info.lo_inode;
   facts->offset = info.lo_offset;
   facts->size_limit = info.lo_sizelimit;

@@ -5,6 +5,12 @@ import Glibc
 for stream: Int32 in 0...2 where fcntl(stream, F_GETFD) == -1 {
   _ = unsafe open("/dev/null", O_RDONLY)
 }
+// A chain may reach into thousands of segments.
+var limit = rlimit()
+if unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 {
+  limit.rlim_cur = max(limit.rlim_cur, min(limit.rlim_max, 16384))
+  unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+}
 clinux_remember_termination_signals()
 let status = Program.run(Array(CommandLine.arguments.dropFirst()))
 exit(Console.flush() || status != 0 ? status : 1)

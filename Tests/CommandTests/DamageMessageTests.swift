@@ -64,7 +64,8 @@ struct DamageMessageTests {
       .expect(1, says: "is damaged: expected", "found", "strobe verify", "other points")
     let point = "web@\(id(shop, 1).prefix(12))"
     let verified = try shop.strobe("verify", "--json")
-    verified.expect(1, says: "\(point), web@", "disk os, bytes 131072 to 196607", name, "is damaged")
+    verified.expect(
+      1, says: "\(point), web@", "disk os, bytes 131072 to 196607", name, "is damaged")
     let damage = try verified.json()["damage"]
     #expect(damage.list.count == 1)
     #expect(damage[0]["offset"].number == 131_072 && damage[0]["length"].number == 65_536)

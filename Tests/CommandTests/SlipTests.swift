@@ -48,6 +48,51 @@ struct SlipTests {
     try shop.expectWhole()
   }
 
+  @Test(
+    "A source is protected under every name: its file, a second loop device, its whole disk",
+    .enabled(if: Machine.hasLoopDevices, "needs loop devices"))
+  func overlapping() throws {
+    let shop = try Workshop(seed: 96)
+    let device = try LoopDevice(size: 1 << 20, in: shop.folder)
+    try shop.write(shop.bytes(1 << 20), to: device.path)
+    try shop.snapshot("--disk", "os=\(device.path)")
+    let second = try Shell.run("losetup", "--find", "--show", device.backing).filter {
+      !$0.isNewline
+    }
+    defer { _ = try? Shell.run("losetup", "--detach", second) }
+    for target in [second, device.backing] {
+      let result = try shop.strobe("restore", "web@latest", "--overwrite", "--disk", "os=\(target)")
+      result.expect(1, says: "disk os of collection web itself", "--overwrite-source")
+    }
+    try shop.expectWhole()
+  }
+
+  @Test(
+    "A loop device whose path now leads to another file with the same number is read, not guessed",
+    .enabled(if: Machine.hasLoopDevices, "needs loop devices"))
+  func overMounted() throws {
+    let shop = try Workshop(seed: 97)
+    let place = shop.file("place")
+    try Shell.run("mkdir", place)
+    func mountTmpfs() throws { try Shell.run("mount", "-t", "tmpfs", "none", place) }
+    try mountTmpfs()
+    defer { _ = try? Shell.run("umount", place) }
+    try shop.write(shop.bytes(1 << 20), to: try shop.image("content", 1 << 20))
+    try Shell.run("cp", shop.file("content"), place + "/disk")
+    try Shell.run("truncate", "-s", "2M", place + "/disk")
+    let loop = try Shell.run("losetup", "--find", "--show", place + "/disk").filter {
+      !$0.isNewline
+    }
+    defer { _ = try? Shell.run("losetup", "--detach", loop) }
+    try mountTmpfs()
+    defer { _ = try? Shell.run("umount", place) }
+    // The first file of a fresh tmpfs: the same inode number, nothing but a hole.
+    try Shell.run("truncate", "-s", "2M", place + "/disk")
+    let point = try shop.strobe("snapshot", "web", "--disk", "os=\(loop)", "--json").expect(0)
+      .json()
+    #expect(point["disks"][0]["changedBytes"].number == 1 << 20)
+  }
+
   @Test("Disks whose names are mixed up are not stored under each other's") func swapped() throws {
     let shop = try Workshop(seed: 93)
     let (os, data) = (try shop.image("os.img", 1 << 20), try shop.image("data.img", 1 << 20))

@@ -20,6 +20,30 @@ struct SnapshotPropertyTests {
     try run(seed: 4242, pointCount: 100)
   }
 
+  @Test("A difference sees what a disk lost when it shrank, although it grew again")
+  func shrunkBetween() throws {
+    let folder = TemporaryDirectory(in: "/dev/shm")
+    let engine = try SnapshotEngine.create(at: folder.file("repository"), chunkSize: 4096)
+    let disk = try DiskModel(folder.file("disk"), size: 1 << 20)
+    disk.write([UInt8](repeating: 1, count: 4096), at: 800_000 / 4096 * 4096)
+    var options = SnapshotOptions()
+    options.disks = [.init(name: "d", path: disk.path)]
+    _ = try engine.snapshot("m", options)
+    disk.resize(to: 400 << 10)
+    _ = try engine.snapshot("m")
+    disk.resize(to: 1 << 20)
+    _ = try engine.snapshot("m")
+    for (old, new, kind) in [
+      ("-2", "latest", ChangedRange.Kind.cleared), ("latest", "-2", .changed),
+    ] {
+      let difference = try engine.difference(
+        from: PointReference("m@" + old), to: PointReference("m@" + new))
+      #expect(
+        difference.disks[0].ranges
+          == [ChangedRange(kind: kind, offset: 800_000 / 4096 * 4096, length: 4096)])
+    }
+  }
+
   @Test("A seed from the clock") func newSeed() throws {
     var time = timespec()
     unsafe clock_gettime(CLOCK_REALTIME, &time)

@@ -111,7 +111,7 @@ struct GarbageCollectionTests {
   @Test("passes over files that are no objects, and removes leftovers of dead writers")
   func strangers() throws {
     for name in [
-      "layers/aa/readme", "segments/stray", "collections/notes", "collections/web/x.json",
+      "layers/aa/readme", "segments/stray", "collections/web/x.json",
     ] {
       try makeDirectories(parentDirectory(test.path(name)))
       try overwrite(test.path(name), [1])
@@ -125,6 +125,24 @@ struct GarbageCollectionTests {
     for name in [".tmp-1", "collections/.tmp-1", "collections/web/.tmp-1"] {
       #expect(try FileFacts(path: test.path(name)) == nil)
     }
+  }
+
+  @Test(
+    "frees nothing where a collection may be hidden: a file, a link that leads nowhere, no folder",
+    arguments: [
+      "echo > collections/web", "ln -s /nonexistent collections/web", "mv collections away",
+      "ln -s /nonexistent collections/0123456789abcdef01234567",
+    ])
+  func hidden(change: String) throws {
+    let objects = try test.objects()
+    let folder = test.path(".")
+    let isLink = change.hasSuffix("01234567")
+    let hide = isLink || change.hasPrefix("mv") ? "" : "mv collections/web away &&"
+    let place = isLink ? "ln -s /nonexistent collections/web/0123456789abcdef01234567.json" : change
+    try Shell.run("sh", "-c", "cd \(folder) && \(hide) \(place)")
+    let error = #expect(throws: StrobeError.self) { _ = try run() }
+    #expect(error?.message.contains("nothing was freed") == true)
+    #expect(try test.objects() == objects)
   }
 
   @Test("runs once at a time, and stops when it is told to")

@@ -49,6 +49,25 @@ struct PassRegistrationTests {
     #expect(try test.objects() == kept, "a pass that ended is no dead one")
   }
 
+  @Test("whose old name came back beside its point loses nothing: after a power cut, or in a copy")
+  func staleName() throws {
+    var collection = try TestCollection(test.repository)
+    try collection.add([("a", ModelDisk(size: 8192, [0: 1, 1: 2]))], keyframe: false)
+    try collection.add([("a", ModelDisk(size: 8192, [0: 1, 1: 3]))], keyframe: false)
+    let before = try test.objects()
+    let first = collection.points[0].id
+    try store.put("locks/pass-\(first)", [], replacing: false)
+    #expect(try PassRegistration.sweep(store) == 0)
+    #expect(try test.objects() == before)
+    // Also when the point itself is gone and only a later one needs what it stored.
+    try store.put("locks/pass-\(first)", [], replacing: false)
+    try test.repository.delete("web", first)
+    try PassRegistration.sweep(store)
+    #expect(
+      try restore(test.repository, collection.points[1], "a")
+        == ModelDisk(size: 8192, [0: 1, 1: 3]).bytes)
+  }
+
   @Test("that died while it committed keeps its objects: its point may be there")
   func deadCommit() throws {
     let pass = PassID()

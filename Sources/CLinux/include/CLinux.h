@@ -49,7 +49,9 @@ int clinux_file_facts(int descriptor, const char *path, struct clinux_file_facts
 
 // What a loop device is made of (LOOP_GET_STATUS64): the backing file and the window on it, in bytes.
 struct clinux_loop_facts {
-  uint64_t backing_device, backing_inode, offset, size_limit;
+  uint64_t backing_major, backing_minor, backing_inode;  // of the file's file system, and the file
+  uint64_t special_major, special_minor;                 // when it is a block device itself
+  uint64_t offset, size_limit;
 };
 int clinux_loop_facts(int descriptor, struct clinux_loop_facts *facts);
 

@@ -34,13 +34,14 @@ struct MapDelta {
     }
   }
 
-  /// How many of the oldest layers are the same; 0 when the disk's size changed, because then what a
-  /// layer shows depends on the end.
+  /// How many of the oldest layers are the same and show as much: a disk that shrank and grew in between
+  /// hides the end of a layer that both have. 0 when the disk's size changed.
   private var sharedLayerCount: Int {
     guard let old, old.geometry == new.geometry else { return 0 }
     var count = 0
     while count < old.layers.count, count < new.layers.count,
-      old.layers[count].header.id == new.layers[count].header.id
+      old.layers[count].header.id == new.layers[count].header.id,
+      old.limits[count] == new.limits[count]
     { count += 1 }
     return count
   }

@@ -41,8 +41,8 @@ struct VerifyWalk {
       last = chains
       report.pointCount += 1
     } catch {
-      // Deleted since the list was read.
-      if error.reason == .notFound { return }
+      // Deleted since the list was read, or being deleted.
+      if error.reason == .notFound || error.reason == .busy { return }
       guard error.isDamage || error.errno != 0 else { throw error }
       report.damage.append(Damage(points: [name], disk: nil, range: nil, error: error))
     }

@@ -90,10 +90,7 @@ extension SnapshotEngine {
       return folders.0 != nil && folders.0 == folders.1
         && lastComponent(left) == lastComponent(right)
     }
-    if first.isBlockDevice && second.isBlockDevice {
-      return first.specialDevice == second.specialDevice
-    }
-    return first.isSameFile(as: second)
+    return StorageFootprint(of: first).overlaps(StorageFootprint(of: second))
   }
 
   /// Where the disks of all collections are: as each remembers, and as the point says of a disk that its

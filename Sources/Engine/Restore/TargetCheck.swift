@@ -52,13 +52,31 @@ struct TargetCheck {
       throw StrobeError(
         .notFound, "target \(path): there is no such device", advice: "lsblk lists the devices")
     }
-    if let real = resolvedPath(folder), let home = resolvedPath(repositoryFolder),
-      (real + "/").hasPrefix(home + "/")
-    {
+    if try isInRepository(folder) {
       throw StrobeError(
         .refused, "target \(path) is inside the repository", advice: "choose another place")
     }
     return try DiskTarget(newFile: path, size: disk.size, replaces: replaces)
+  }
+
+  /// Whether a folder is the repository or below it, by whatever path or bind mount.
+  private func isInRepository(_ folder: String) throws(StrobeError) -> Bool {
+    guard let home = try FileFacts(path: repositoryFolder), var place = resolvedPath(folder) else {
+      return false
+    }
+    while true {
+      if let facts = try FileFacts(path: place), facts.isSameFile(as: home) { return true }
+      // A bind mount of a part of the repository leads up to elsewhere.
+      for room in ["collections", "layers", "segments", "journal", "cache", "locks"] {
+        if let inner = try FileFacts(path: "\(repositoryFolder)/\(room)"),
+          let facts = try FileFacts(path: place), facts.isSameFile(as: inner)
+        {
+          return true
+        }
+      }
+      if place == "/" { return false }
+      place = parentDirectory(place)
+    }
   }
 
   private func existingFile(
@@ -87,10 +105,7 @@ struct TargetCheck {
     var matches: [Source] = []
     for source in sources {
       guard let other = try FileFacts(path: source.path) else { continue }
-      let isSame =
-        facts.isBlockDevice
-        ? other.isBlockDevice && other.specialDevice == facts.specialDevice
-        : other.isSameFile(as: facts)
+      let isSame = StorageFootprint(of: facts).overlaps(StorageFootprint(of: other))
       if isSame { matches.append(source) }
     }
     let isOwn = matches.contains { $0.collection == collection && $0.disk == disk }

@@ -46,6 +46,9 @@ struct DiskPlan: Sendable {
       let (table, _) = FingerprintTable.open(tablePath, layer: newest.bytes, geometry: geometry)
       return plan(ParentState(chain, table: table), nil)
     } catch {
+      // Out of descriptors or memory says nothing of the parent.
+      guard error.isDamage || error.reason == .notFound || error.reason == .newerVersion
+      else { throw error }
       return plan(nil, "the parent's record can't be read: \(error.message)", warns: true)
     }
   }

@@ -14,7 +14,7 @@ package final class Chain: Sendable {
   package let segments: [ObjectID]
   private let segmentBases: [Int]
   /// For each layer, the number of chunks that are visible through it.
-  private let limits: [Int]
+  package let limits: [Int]
   private let recent = Mutex<[(group: Int, map: GroupMap)]>([])
 
   /// - Parameters:

@@ -80,10 +80,20 @@ extension DirectoryStore {
   }
 
   package func holder(ofLock name: String) throws(StrobeError) -> String? {
-    guard let file = try? FileDescriptor(opening: path(name), O_RDONLY) else { return nil }
+    let file: FileDescriptor
+    do throws(StrobeError) {
+      file = try FileDescriptor(opening: path(name), O_RDONLY)
+    } catch {
+      // Only what isn't there has surely no holder.
+      if error.errno == ENOENT { return nil }
+      throw error
+    }
     if clinux_try_lock(file.number, 0) == 0 {
       flock(file.number, LOCK_UN)
       return nil
+    }
+    guard errno == EWOULDBLOCK else {
+      throw .system(errno, call: "flock", object: file.path)
     }
     guard let note = readText(path(name)), !note.isEmpty else { return "another process" }
     return note

@@ -57,9 +57,12 @@ package final class DirectoryStore: ObjectStore {
       let path = folder + "/" + Self.temporaryPrefix + hexadecimal(randomBytes(8))
       let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_EXCL)
       // Somebody who clears up may have been quicker than our lock.
-      let isHeld = clinux_try_lock(file.number, 0) == 0
-      if isHeld, try file.facts().links > 0 { return file }
+      let failure = clinux_try_lock(file.number, 0) == 0 ? 0 : errno
+      if failure == 0, try file.facts().links > 0 { return file }
       unsafe unlink(path)
+      guard failure == 0 || failure == EWOULDBLOCK else {
+        throw .system(failure, call: "flock", object: path)
+      }
     }
   }
 
@@ -81,6 +84,10 @@ package final class DirectoryStore: ObjectStore {
       if error.errno == ENOENT || error.errno == ENOTDIR { return [] }
       throw error
     }
+  }
+
+  package func namesIfFolder(_ folder: String) throws(StrobeError) -> [String] {
+    try namesInDirectory(path(folder)).filter { !$0.hasPrefix(".") }
   }
 
   package func remove(_ name: String) throws(StrobeError) {

@@ -27,6 +27,10 @@ package protocol ObjectStore: Sendable {
   /// The names directly below a folder, without the folder; none when there is no such folder.
   func names(in folder: String) throws(StrobeError) -> [String]
 
+  /// The names directly below a folder that must be there.
+  /// - Throws: when it is missing or no folder: what isn't seen must not be taken for gone.
+  func namesIfFolder(_ folder: String) throws(StrobeError) -> [String]
+
   /// Removes an object, durably; it is no error when there is none.
   func remove(_ name: String) throws(StrobeError)
 

@@ -7,8 +7,9 @@ package import Platform
 //
 // Both are held with a kernel lock, so that a dead pass is told from a live one. Invariants:
 // - An object that no point names and whose pass is registered and alive is never removed.
-// - The rename to `commit-` happens before the point can appear. So the objects of a dead `pass-` are
-//   surely unreferenced; those of a dead `commit-` are left to `gc`, which reads all points.
+// - The rename to `commit-` happens before the point can appear, so the objects of a dead `pass-` are
+//   most likely unreferenced: they are removed by the next pass. But a power cut or a copy may bring an
+//   old name back, so what a point names stays even then. Those of a dead `commit-` are left to `gc`.
 
 package enum PassRegistration {
   private static let folder = "locks"
@@ -42,6 +43,7 @@ package enum PassRegistration {
   @discardableResult
   package static func sweep(_ store: any ObjectStore) throws(StrobeError) -> Int {
     var removed = 0
+    var named: Set<String>?
     for name in try store.names(in: folder) {
       let isPass = name.hasPrefix("pass-")
       guard isPass || name.hasPrefix("commit-"),
@@ -49,21 +51,29 @@ package enum PassRegistration {
         // Taken over, never made: a pass that went on since the names were read is alive or done.
         let lock = try store.takeOver(lock: "\(folder)/\(name)", note: "cleaning up after it")
       else { continue }
-      if isPass { removed += try removeObjects(store, of: pass) }
+      if isPass {
+        // The name alone proves nothing: a power cut may bring an old name back beside a point that is
+        // durable, and so may a copy of the repository that was made while it was in use.
+        if named == nil { named = try? ReferencedObjects.names(store, CancellationFlag()) }
+        // Left with its registration: the next sweep, or gc, says why.
+        guard let named else { continue }
+        removed += try removeObjects(store, of: pass, except: named)
+      }
       lock.release()
     }
     return removed
   }
 
-  /// Removes all layers and segments of a pass that has published nothing.
+  /// Removes the layers and segments of a pass, but for those that are `named`.
   @discardableResult
   package static func removeObjects(
-    _ store: any ObjectStore, of pass: PassID
+    _ store: any ObjectStore, of pass: PassID, except named: Set<String> = []
   ) throws(StrobeError) -> Int {
     var removed = 0
     for folder in ["layers", "segments"] {
       let inner = "\(folder)/\(hexadecimal(pass.bytes[..<1]))"
       for name in try store.names(in: inner) where name.hasPrefix(pass.description) {
+        guard !named.contains("\(inner)/\(name)") else { continue }
         try store.remove("\(inner)/\(name)")
         removed += 1
       }

@@ -45,12 +45,16 @@ package final class PassSpool: Sendable {
     unsafe memset(bytes.baseAddress! + count, 0, bytes.count - count)
     for word in words {
       map.clear(word: word - firstWord, bits: changed[word: word] & ~stored[word: word])
-      forEachBit(of: stored[word: word]) { bit in
+      try forEachBit(of: stored[word: word]) { (bit) throws(StrobeError) in
         let index = (word - firstWord) * 64 + bit
         let entry = unsafe UnsafeRawPointer(bytes.baseAddress!) + index * Self.entrySize
         let location = unsafe ChunkLocation(at: entry + Fingerprint.byteCount)
-        map.set(
-          index, unsafe Fingerprint(at: entry), location.renumbered(renumber(location.segment)))
+        let fingerprint = unsafe Fingerprint(at: entry)
+        // A page that the file system lost reads as zeros: no entry ever is.
+        guard !fingerprint.isZero, location.length > SegmentFormat.recordHeaderSize else {
+          throw .system(EIO, call: "read", object: "\(file.path), the pass's scratch file")
+        }
+        map.set(index, fingerprint, location.renumbered(renumber(location.segment)))
       }
     }
   }

@@ -1,3 +1,4 @@
+import Glibc
 package import Platform
 
 /// The restore points of a collection, oldest first.
@@ -35,6 +36,10 @@ package struct PointIndex: Sendable {
       } catch {
         // Deleted since the directory was read.
         if error.reason == .notFound { continue }
+        // Out of descriptors or memory says nothing of the point.
+        guard error.isDamage || error.reason == .newerVersion || error.errno == EIO else {
+          throw error
+        }
         unreadable.append(error)
       }
     }

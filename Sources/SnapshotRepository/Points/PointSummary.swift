@@ -48,7 +48,9 @@ public struct PointSummary: Codable, Sendable, Equatable {
   init?(row bytes: [UInt8], at offset: Int, collection: String) {
     func number(_ place: Int) -> Int { Int(bytes.littleEndian(at: offset + place, as: Int64.self)) }
     let level = number(64)
-    guard Consistency.allCases.indices.contains(level), number(72) == 0 else { return nil }
+    guard 1..<(Int.max >> 8) ~= number(16), Consistency.allCases.indices.contains(level),
+      number(72) == 0
+    else { return nil }
     self.collection = collection
     id = hexadecimal(bytes[offset..<(offset + PassID.byteCount)])
     diskCount = Int(bytes.littleEndian(at: offset + 12, as: UInt32.self))

@@ -1,11 +1,17 @@
 package import ChangeDetection
 import ChunkCodec
+import Glibc
 package import Platform
 import Synchronization
 
 /// Reads chunks of a chain's segments and checks each against its fingerprint.
 package final class ChunkReader: Sendable {
-  private static let openLimit = 256
+  /// Segments kept open: half of what the process may open, for there may be two readers.
+  private static let openLimit: Int = {
+    var limit = rlimit()
+    unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    return max(32, min(4096, Int(clamping: limit.rlim_cur) / 2 - 100))
+  }()
 
   private struct Open {
     var readers: [UInt32: any ObjectReader] = [:]

@@ -32,7 +32,7 @@ package enum GarbageCollection {
     if !dryRun { try PassRegistration.sweep(store) }
     let candidates = try Set(objects(store, "layers") + objects(store, "segments"))
     let alive = try livePasses(store, candidates)
-    let named = try namedObjects(repository, stop)
+    let named = try ReferencedObjects.names(store, stop)
     var outcome = Outcome()
     for name in candidates.subtracting(named).sorted() {
       try stop.check()
@@ -74,63 +74,6 @@ package enum GarbageCollection {
     for pass in Set(names.compactMap { ObjectID(lastComponent($0))?.pass })
     where try PassRegistration.isAlive(store, pass) { alive.insert(pass) }
     return alive
-  }
-
-  /// The names of all layers and segments that some point needs.
-  private static func namedObjects(
-    _ repository: Repository, _ stop: CancellationFlag
-  ) throws(StrobeError) -> Set<String> {
-    var points: Set<String> = []
-    var layers: Set<ObjectID> = []
-    while try readNewPoints(repository, &points, &layers, stop) {}
-    var named = Set(layers.map(\.layerName))
-    for layer in layers {
-      try stop.check()
-      do throws(StrobeError) {
-        for segment in try LayerReader(repository.store, layer).segments {
-          named.insert(segment.segmentName)
-        }
-      } catch {
-        throw unreadable(error)
-      }
-    }
-    return named
-  }
-
-  /// Reads the points that were not read yet.
-  ///
-  /// - Returns: true when there were such, or one vanished: a listing that was made meanwhile may have
-  ///   missed one, so another is needed.
-  private static func readNewPoints(
-    _ repository: Repository, _ read: inout Set<String>, _ layers: inout Set<ObjectID>,
-    _ stop: CancellationFlag
-  ) throws(StrobeError) -> Bool {
-    var isNew = false
-    for collection in try repository.collections() {
-      for file in try repository.store.names(in: "collections/\(collection)")
-      where file.hasSuffix(".json") {
-        let id = String(file.dropLast(5))
-        guard PassID(id) != nil, !read.contains("\(collection)/\(id)") else { continue }
-        try stop.check()
-        isNew = true
-        do throws(StrobeError) {
-          for disk in try RestorePoint.read(repository.store, collection, id).disks {
-            layers.formUnion(disk.layerIDs)
-          }
-          read.insert("\(collection)/\(id)")
-        } catch {
-          if error.reason != .notFound { throw unreadable(error) }
-        }
-      }
-    }
-    return isNew
-  }
-
-  private static func unreadable(_ error: StrobeError) -> StrobeError {
-    if error.reason == .cancelled { return error }
-    return error.explained(
-      "nothing was freed, because it can't be known what is still needed: \(error.message)",
-      advice: "restore that object, or delete the points that need it, and run gc again")
   }
 
   private static func removeLeftovers(_ repository: Repository) throws(StrobeError) {
