@@ -3,16 +3,18 @@ import Engine
 import Glibc
 import Platform
 
-/// Makes a chain of many points in one process, without keyframes: the longest way to a chunk that a
-/// restore can have.
+/// Makes many points in one process; with a large `layerLimit` without keyframes: the longest way to a
+/// chunk that a restore can have.
 enum ChainMaker {
-  static func run(repository: String, disk: String, points: Int, chunksPerPoint: Int) throws {
+  static func run(
+    repository: String, disk: String, points: Int, chunksPerPoint: Int, layerLimit: Int
+  ) throws {
     let engine = try SnapshotEngine(repository: repository)
     let file = try FileDescriptor(opening: disk, O_RDWR)
     let chunkCount = try DeviceGeometry(of: file, try file.facts()).size / engine.defaultChunkSize
     var options = SnapshotOptions()
     options.disks = [.init(name: "disk", path: disk)]
-    options.keyframeLayerLimit = points + 1
+    options.keyframeLayerLimit = layerLimit
     var layers = 0
     var state: UInt64 = 42
     for number in 0..<points {

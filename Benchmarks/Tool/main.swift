@@ -7,12 +7,12 @@ do {
   switch arguments.first {
   case "codec" where arguments.count == 2:
     try CodecSpeed.run(file: arguments[1])
-  case "chain" where arguments.count == 5:
+  case "chain" where arguments.count == 6:
     try ChainMaker.run(
       repository: arguments[1], disk: arguments[2], points: Int(arguments[3]) ?? 0,
-      chunksPerPoint: Int(arguments[4]) ?? 0)
+      chunksPerPoint: Int(arguments[4]) ?? 0, layerLimit: Int(arguments[5]) ?? 32)
   default:
-    print("usage: strobe-bench codec FILE | chain REPOSITORY DISK POINTS CHUNKS-PER-POINT")
+    print("usage: strobe-bench codec FILE | chain REPOSITORY DISK POINTS CHUNKS LAYERS")
     exit(2)
   }
 } catch {

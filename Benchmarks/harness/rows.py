@@ -153,7 +153,7 @@ def chain(bench):
     call("cp", "--sparse=always", bench.image, image)
     call("truncate", "-s", f"{megabytes}M", image)
     repository = bench.repository("in memory")
-    made = json.loads(run([bench.tool, "chain", repository, image, bench.options.layers, 20]).output)
+    made = json.loads(run([bench.tool, "chain", repository, image, bench.options.layers, 20, bench.options.layers + 1]).output)
     bench.strobe(repository, "snapshot", "flat", "--disk", f"disk={image}", "--quiet")
     def back(collection):
         path = os.path.join(bench.work.memory, "target.raw")
@@ -175,7 +175,7 @@ def listing(bench):
     image = os.path.join(bench.work.memory, "tiny.raw")
     call("truncate", "-s", "1M", image)
     repository = bench.repository("in memory")
-    run([bench.tool, "chain", repository, image, bench.options.points, 1])
+    run([bench.tool, "chain", repository, image, bench.options.points, 1, 32])
     bench.strobe(repository, "list", "chain")
     warm = median([bench.strobe(repository, "list", "chain") for _ in range(bench.options.runs)])
     bench.report.add(f"list of {bench.options.points} points", warm, "the budget of 0.2 s", None, warm.wall / 0.2, 1.0, at_least=False)
