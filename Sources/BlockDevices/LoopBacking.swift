@@ -50,7 +50,7 @@ package struct LoopBacking: Sendable {
     return file
   }
 
-  /// What tells the file from others, also after a restart that numbers file systems anew.
+  /// What tells the file from others, until a restart numbers file systems anew.
   package var key: String {
     "\(facts.backing_major):\(facts.backing_minor):\(facts.backing_inode)"
   }

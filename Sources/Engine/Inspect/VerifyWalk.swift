@@ -75,6 +75,7 @@ struct VerifyWalk {
       return nil
     }
   }
+
   /// Notes where a damaged chunk is, to tell which later points share it.
   private mutating func remember(
     _ disk: String, _ chain: Chain, _ position: Int, index: Int
