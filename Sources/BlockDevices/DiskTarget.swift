@@ -142,6 +142,11 @@ package final class DiskTarget: Sendable {
 
   /// Makes everything durable and, for a file, visible under its name.
   package func finish() throws(StrobeError) {
+    // Before the flush, so that they last: whoever could open the old file can open the new one.
+    if replaces, let old = try FileFacts(path: path) {
+      fchown(buffered.number, old.owner, old.group)
+      fchmod(buffered.number, old.mode & 0o7777)
+    }
     do throws(StrobeError) {
       try buffered.synchronize()
       try direct.synchronize()
@@ -159,11 +164,6 @@ package final class DiskTarget: Sendable {
       guard replaces else {
         if let temporaryPath { return try publish(temporaryPath, as: path) }
         return try link(to: path)
-      }
-      // The old file's owner and mode: whoever could open it can open the new one.
-      if let old = try FileFacts(path: path) {
-        fchown(buffered.number, old.owner, old.group)
-        fchmod(buffered.number, old.mode & 0o7777)
       }
       let staged =
         temporaryPath ?? "\(parentDirectory(path))/.strobe-\(hexadecimal(randomBytes(8)))"
