@@ -1,0 +1,115 @@
+import CChangeTracker
+import Glibc
+package import Platform
+
+/// Knows which blocks of a disk or partition were written since it was asked last.
+///
+/// An eBPF program on the kernel's block tracepoints keeps a bitmap for each tracked device. A *transient*
+/// tracker lives as long as this object and at most as long as its process; a *pinned* one lives in the BPF
+/// file system until it is stopped or the machine restarts.
+///
+/// What it says is a hint: look at ``lossReason`` before and after believing it. Methods may be called
+/// from any thread; one thread at a time should call ``exchange()``.
+package final class ChangeTracker: Sendable {
+  let geometry: TrackerGeometry
+  let memory: TrackerMemory
+  /// Nil when the set can't be opened any more.
+  let set: ProgramSet?
+  let isBioBased: Bool
+  /// Nil for a transient tracker.
+  let place: TrackerPlace?
+  /// Held while a pass uses a pinned tracker.
+  private let lock: FileDescriptor?
+  /// What was found wrong when it was opened.
+  private let openingDoubt: String?
+
+  init(
+    geometry: TrackerGeometry, memory: TrackerMemory, set: ProgramSet?, isBioBased: Bool,
+    place: TrackerPlace?, lock: consuming FileDescriptor?, doubt: String?
+  ) {
+    self.geometry = geometry
+    self.memory = memory
+    self.set = set
+    self.isBioBased = isBioBased
+    self.place = place
+    self.lock = lock
+    openingDoubt = doubt
+  }
+
+  deinit {
+    // The set of a transient tracker may live on with its siblings.
+    guard place == nil, let set else { return }
+    try? set.maps.disconnect(geometry.disk, slot: UInt32(memory[HeaderWord.slot]))
+  }
+
+  /// The tracked disk or partition.
+  package var device: DeviceNumber { geometry.device }
+  package var isPinned: Bool { place != nil }
+  /// Bytes of the source that one bit stands for.
+  package var blockSize: Int { geometry.blockSize }
+  /// Bytes of the source.
+  package var size: Int { geometry.size }
+
+  /// 32 hexadecimal digits, random.
+  package var id: String { hexadecimal(memory.bytes(at: HeaderWord.tracker, words: 2)) }
+
+  /// When it was started, in nanoseconds since 1970.
+  package var startedAtNanoseconds: Int { Int(memory[HeaderWord.startedAt]) }
+
+  /// Why what it marked can't be believed to be complete, or nil. Looked at anew with each call, which
+  /// costs a few small reads of sysfs and, for a pinned tracker, of the BPF file system.
+  package var lossReason: String? {
+    if let openingDoubt { return openingDoubt }
+    if let doubt = deviceDoubt { return doubt }
+    guard let place, let set else { return nil }
+    do throws(TrackerDoubt) { try PinnedSet.checkLinks(place, set.identity) } catch {
+      return error.reason
+    }
+    return nil
+  }
+
+  private var deviceDoubt: String? {
+    guard let now = TrackedDevice(device) else { return "the device is gone" }
+    if now.disk != geometry.disk || now.diskSequence != memory[HeaderWord.diskSequence] {
+      return "another disk has taken the device's place"
+    }
+    if now.startSector != geometry.startSector { return "the partition begins elsewhere now" }
+    if now.sectorCount != geometry.sectorCount {
+      return "its size was \(geometry.size) bytes and is \(now.sectorCount << 9) bytes"
+    }
+    return nil
+  }
+
+  // MARK: The restore point that it counts from
+
+  /// Nil when it counts from no point: just started, or a pass was interrupted.
+  package var base: TrackerBase? {
+    let seal = memory[HeaderWord.baseSeal]
+    guard seal != 0 else { return nil }
+    let record = memory.bytes(at: HeaderWord.base, words: TrackerBase.recordLength / 8)
+    return TrackerBase.seal(record) == seal ? TrackerBase(record: record) : nil
+  }
+
+  /// Nil means that a pass is in progress: if it dies now, the next one must read everything.
+  package func setBase(_ base: TrackerBase?) {
+    // Not valid while it is being written.
+    memory[HeaderWord.baseSeal] = 0
+    guard let base else { return }
+    let record = base.record
+    memory.set(record, at: HeaderWord.base)
+    memory[HeaderWord.baseSeal] = TrackerBase.seal(record)
+  }
+}
+
+extension TrackerMemory {
+  /// Words as little-endian bytes.
+  func bytes(at index: Int, words: Int) -> [UInt8] {
+    var bytes: [UInt8] = []
+    for word in index..<index + words { bytes.append(littleEndian: self[word]) }
+    return bytes
+  }
+
+  func set(_ bytes: [UInt8], at index: Int) {
+    for word in 0..<bytes.count / 8 { self[index + word] = bytes.littleEndian(at: word * 8) }
+  }
+}
