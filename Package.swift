@@ -21,7 +21,10 @@ let package = Package(
     .systemLibrary(name: "CAIO", providers: [.apt(["libaio-dev"])]),
     .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(name: "CBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev"])]),
     .target(name: "CLinux", dependencies: ["CXXHash"]),
+    // The eBPF program of the change tracker, compiled by `scripts/build-tracker` and embedded.
+    .target(name: "CChangeTracker", exclude: ["tracker.bpf.c"]),
 
     // Data flows downwards on a snapshot; a room imports only rooms above it.
     .target(name: "Platform", dependencies: ["CLinux"], swiftSettings: room),
@@ -33,9 +36,16 @@ let package = Package(
       name: "SnapshotRepository",
       dependencies: ["Platform", "ChangeDetection", "ChunkCodec", "CLinux"], swiftSettings: room),
     .target(
+      name: "ChangeTracking",
+      dependencies: ["Platform", "BlockDevices", "CLinux", "CBPF", "CChangeTracker"],
+      swiftSettings: room),
+    .target(
+      name: "Quiescing", dependencies: ["Platform", "BlockDevices", "CLinux"], swiftSettings: room),
+    .target(
       name: "Engine",
       dependencies: [
         "Platform", "BlockDevices", "ChangeDetection", "ChunkCodec", "SnapshotRepository",
+        "ChangeTracking", "Quiescing", "CLinux",
       ],
       swiftSettings: room),
 
@@ -74,9 +84,17 @@ let package = Package(
       ],
       resources: [.copy("Golden")], swiftSettings: room),
     .testTarget(
+      name: "ChangeTrackingTests",
+      dependencies: ["ChangeTracking", "BlockDevices", "Platform", "TestSupport"],
+      swiftSettings: room),
+    .testTarget(
+      name: "QuiescingTests",
+      dependencies: ["Quiescing", "BlockDevices", "Platform", "CLinux", "strobe", "TestSupport"],
+      swiftSettings: room),
+    .testTarget(
       name: "EngineTests",
       dependencies: [
-        "Engine", "SnapshotRepository", "BlockDevices", "ChangeDetection", "Platform", "CLinux",
+        "Engine", "ChangeTracking", "Quiescing", "SnapshotRepository", "BlockDevices", "ChangeDetection", "Platform", "CLinux",
         "TestSupport",
       ], swiftSettings: room),
     .testTarget(

@@ -25,6 +25,17 @@ package enum DeviceTree {
     return (disk, number)
   }
 
+  /// What it is made of: the disk of a partition, the devices below a holder; of a loop device only the
+  /// device below, its file is told by ``LoopBacking``.
+  package static func devices(below device: DeviceNumber) -> [DeviceNumber] {
+    var below: [DeviceNumber] = []
+    if let (disk, _) = partition(device) { below.append(disk) }
+    let slaves = (try? namesInDirectory("/sys/dev/block/\(device)/slaves")) ?? []
+    below += slaves.compactMap(number(ofName:))
+    if let inner = LoopBacking(of: device)?.device { below.append(inner) }
+    return below
+  }
+
   /// The device itself and every device whose content lies in it: partitions, holders (device-mapper,
   /// md) and loop devices on any of them, recursively.
   package static func devices(in device: DeviceNumber) -> [DeviceNumber] {
@@ -46,7 +57,8 @@ package enum DeviceTree {
     !partitionsAndHolders(of: device).isEmpty
   }
 
-  private static func partitionsAndHolders(of device: DeviceNumber) -> [DeviceNumber] {
+  /// Its partitions, and the devices that are made of it (device-mapper, md).
+  package static func partitionsAndHolders(of device: DeviceNumber) -> [DeviceNumber] {
     guard let path = resolvedPath("/sys/dev/block/\(device)") else { return [] }
     let names = (try? namesInDirectory(path)) ?? []
     var inner = names.filter { (try? FileFacts(path: "\(path)/\($0)/partition")) ?? nil != nil }
@@ -60,14 +72,6 @@ package enum DeviceTree {
   }
 
   private static func loopDevices(where matches: (LoopBacking) -> Bool) -> [DeviceNumber] {
-    let names = (try? namesInDirectory("/sys/class/block")) ?? []
-    return names.compactMap { name -> DeviceNumber? in
-      // Only an attached one has the folder.
-      guard name.hasPrefix("loop"),
-        (try? FileFacts(path: "/sys/class/block/\(name)/loop")) ?? nil != nil,
-        let device = number(ofName: name), let backing = LoopBacking(of: device), matches(backing)
-      else { return nil }
-      return device
-    }
+    LoopBacking.attached().filter { matches($0.backing) }.map(\.device)
   }
 }

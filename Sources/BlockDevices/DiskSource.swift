@@ -59,6 +59,20 @@ package final class DiskSource: Sendable {
     self.file = file
   }
 
+  /// A copy that is read in place of the original: the identity is the original's.
+  init(
+    reading file: consuming FileDescriptor, inPlaceOf original: DiskSource
+  ) throws(StrobeError) {
+    path = original.path
+    kind = original.kind
+    size = original.size
+    logicalSectorSize = original.logicalSectorSize
+    identity = original.identity
+    facts = try file.facts()
+    isDirect = fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
+    self.file = file
+  }
+
   private static func open(_ path: String) throws(StrobeError) -> FileDescriptor {
     do throws(StrobeError) {
       return try FileDescriptor(opening: path, O_RDONLY | clinux_O_DIRECT)

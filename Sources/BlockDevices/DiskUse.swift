@@ -44,7 +44,7 @@ package struct DiskUse: Sendable {
       guard let name = DeviceTree.name(of: device) else { continue }
       if isSwap(name) { return "/dev/\(name) is swap space" }
       if mounted.contains(device) { continue }
-      if let members = btrfsMembers(beside: name) {
+      if let members = BtrfsDevices.members(beside: name) {
         if members.contains(where: mounted.contains) { continue }
         return "/dev/\(name) is part of a mounted Btrfs of several devices"
       }
@@ -69,15 +69,6 @@ package struct DiskUse: Sendable {
     (readText("/proc/swaps") ?? "").split(separator: "\n").contains {
       $0.hasPrefix("/dev/\(name) ")
     }
-  }
-
-  /// The devices of the mounted Btrfs that a device is part of, or nil.
-  private static func btrfsMembers(beside name: String) -> [DeviceNumber]? {
-    for system in (try? namesInDirectory("/sys/fs/btrfs")) ?? [] {
-      let members = (try? namesInDirectory("/sys/fs/btrfs/\(system)/devices")) ?? []
-      if members.contains(name) { return members.compactMap(DeviceTree.number(ofName:)) }
-    }
-    return nil
   }
 }
 

@@ -31,6 +31,24 @@ package struct LoopBacking: Sendable {
     }
   }
 
+  /// All loop devices that are attached now.
+  package static func attached() -> [(device: DeviceNumber, backing: LoopBacking)] {
+    let names = (try? namesInDirectory("/sys/class/block")) ?? []
+    return names.compactMap { name in
+      // Only an attached one has the folder.
+      guard name.hasPrefix("loop"),
+        (try? FileFacts(path: "/sys/class/block/\(name)/loop")) ?? nil != nil,
+        let device = DeviceTree.number(ofName: name), let backing = LoopBacking(of: device)
+      else { return nil }
+      return (device, backing)
+    }
+  }
+
+  /// The device number that statx(2) shows of the file below; of a Btrfs that is a subvolume's.
+  package var fileDevice: DeviceNumber {
+    DeviceNumber(major: Int(facts.backing_major), minor: Int(facts.backing_minor))
+  }
+
   package func isFile(_ file: FileFacts) -> Bool {
     file.inode == facts.backing_inode && file.device_major == facts.backing_major
       && file.device_minor == facts.backing_minor
@@ -43,7 +61,7 @@ package struct LoopBacking: Sendable {
   }
 
   /// The file below, opened, when its path still leads to it.
-  func open() -> FileDescriptor? {
+  package func open() -> FileDescriptor? {
     guard let path, let file = try? FileDescriptor(opening: path, O_RDONLY),
       let found = try? file.facts(), isFile(found)
     else { return nil }

@@ -3,6 +3,10 @@ package import Platform
 
 /// One line of `/proc/self/mountinfo`. See proc(5).
 package struct Mount: Sendable, Equatable {
+  /// Tells this mount from others of the same file system; an opened file names it in its fdinfo.
+  package let id: Int
+  /// The number of the file system itself (its superblock): the device's, or an anonymous one with
+  /// major 0, as Btrfs has. On Btrfs, statx(2) shows other numbers, one for each subvolume.
   package let device: DeviceNumber
   package let mountPoint: String
   package let fileSystem: String
@@ -19,6 +23,18 @@ package enum MountTable {
     return parse(String(decoding: bytes, as: UTF8.self))
   }
 
+  /// The mount through which a file was opened, whatever path led to it. See proc(5), fdinfo.
+  ///
+  /// - Parameter table: read after the file was opened.
+  /// - Returns: nil when the mount is in another namespace or was detached.
+  package static func mount(of file: borrowing FileDescriptor, in table: [Mount]) -> Mount? {
+    let lines = (readText("/proc/self/fdinfo/\(file.number)") ?? "").split(separator: "\n")
+    guard let line = lines.first(where: { $0.hasPrefix("mnt_id:") }),
+      let id = line.split(whereSeparator: \.isWhitespace).last.flatMap({ Int($0) })
+    else { return nil }
+    return table.first { $0.id == id }
+  }
+
   package static func parse(_ text: String) -> [Mount] {
     // By bytes: as characters, some letters swallow the blank or line end beside them.
     text.utf8.split(separator: UInt8(ascii: "\n")).compactMap { line in
@@ -27,9 +43,9 @@ package enum MountTable {
       guard fields.count >= 10, let dash = fields[6...].firstIndex(of: "-"), fields.count > dash + 3
       else { return nil }
       let numbers = fields[2].split(separator: ":").compactMap { Int($0) }
-      guard numbers.count == 2 else { return nil }
+      guard numbers.count == 2, let id = Int(fields[0]) else { return nil }
       return Mount(
-        device: DeviceNumber(major: numbers[0], minor: numbers[1]),
+        id: id, device: DeviceNumber(major: numbers[0], minor: numbers[1]),
         mountPoint: unescaped(fields[4]), fileSystem: String(fields[dash + 1]),
         source: unescaped(fields[dash + 2]),
         isWritable: fields[dash + 3].split(separator: ",").contains("rw"))

@@ -27,23 +27,17 @@ package struct StorageFootprint: Sendable {
     var isPart = false
     while index < devices.count {
       let current = devices[index]
-      var below: [DeviceNumber] = []
-      if let (disk, _) = DeviceTree.partition(current) {
-        below.append(disk)
-        isPart = true
-      }
-      let slaves = (try? namesInDirectory("/sys/dev/block/\(current)/slaves")) ?? []
-      below += slaves.compactMap(DeviceTree.number(ofName:))
-      if let loop = LoopBacking(of: current) {
-        if let inner = loop.device {
-          below.append(inner)
-        } else if isPart {
+      if DeviceTree.partition(current) != nil { isPart = true }
+      if let loop = LoopBacking(of: current), loop.device == nil {
+        if isPart {
           sharedFiles.insert(loop.key)
         } else {
           files.insert(loop.key)
         }
       }
-      for device in below where !devices.contains(device) { devices.append(device) }
+      for device in DeviceTree.devices(below: current) where !devices.contains(device) {
+        devices.append(device)
+      }
       index += 1
     }
   }

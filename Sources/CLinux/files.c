@@ -81,3 +81,10 @@ int clinux_terminal_columns(int descriptor) {
   if (ioctl(descriptor, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
   return size.ws_col;
 }
+
+int clinux_clone_file(int copy, int original) { return ioctl(copy, FICLONE, original); }
+
+int clinux_clone_first_block(int copy, int original) {
+  struct file_clone_range range = {.src_fd = original, .src_length = 4096};
+  return ioctl(copy, FICLONERANGE, &range);
+}

@@ -13,6 +13,12 @@ package struct FileDescriptor: ~Copyable, Sendable {
     self.path = path
   }
 
+  /// Takes over a descriptor that is open already.
+  package init(owning number: Int32, path: String) {
+    self.number = number
+    self.path = path
+  }
+
   deinit { close(number) }
 
   /// Reads until `buffer` is full or the file ends, and returns how many bytes that were.

@@ -19,6 +19,9 @@ public final class Progress: Sendable {
   /// Sets the total, in bytes, before the work begins.
   package func expect(_ bytes: Int) { totalBytes.store(bytes, ordering: .relaxed) }
 
+  /// Raises the total, in bytes: more turned out to be to do.
+  package func expectMore(_ bytes: Int) { totalBytes.wrappingAdd(bytes, ordering: .relaxed) }
+
   package func add(done: Int = 0, transferred: Int = 0, stored: Int = 0) {
     doneBytes.wrappingAdd(done, ordering: .relaxed)
     transferredBytes.wrappingAdd(transferred, ordering: .relaxed)

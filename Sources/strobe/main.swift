@@ -1,6 +1,9 @@
 import CLinux
+import Engine
 import Glibc
 
+// A snapshot that freezes file systems starts its guardian so: it is nothing that a user calls.
+if GuardianEntry.isWanted(CommandLine.arguments.dropFirst()) { exit(GuardianEntry.run()) }
 // A standard stream that is closed must not become the number of a disk that is opened later.
 for stream: Int32 in 0...2 where fcntl(stream, F_GETFD) == -1 {
   _ = unsafe open("/dev/null", O_RDONLY)

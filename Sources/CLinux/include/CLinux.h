@@ -30,6 +30,9 @@ int clinux_rename_new(const char *from, const char *to);
 // lseek(2) SEEK_DATA and SEEK_HOLE.
 int64_t clinux_seek_data(int descriptor, int64_t offset);
 int64_t clinux_seek_hole(int descriptor, int64_t offset);
+// ioctl_ficlonerange(2): `copy` shares the blocks of `original`, all of them or the first 4,096 bytes.
+int clinux_clone_file(int copy, int original);
+int clinux_clone_first_block(int copy, int original);
 // flock(2), never waiting.
 int clinux_try_lock(int descriptor, int exclusive);
 
@@ -69,6 +72,30 @@ int clinux_is_zero(const void *bytes, size_t count);
 void clinux_remember_termination_signals(void);
 int clinux_termination_signal(void);  // 0 when none came
 void clinux_end_by_signal(int signal);
+
+// ioctl_fs(2): FIFREEZE and FITHAW. -1 with EBUSY: frozen already; EINVAL: not frozen; EOPNOTSUPP.
+int clinux_freeze(int descriptor);
+int clinux_thaw(int descriptor);
+int clinux_syncfs(int descriptor);
+// mlockall(2) MCL_CURRENT | MCL_FUTURE.
+int clinux_lock_memory(void);
+// BTRFS_IOC_FS_INFO: the id under which /sys/fs/btrfs lists the file system's devices.
+int clinux_btrfs_id(int descriptor, unsigned char id[16]);
+
+// Starts a program (posix_spawn) in `/`, without signals blocked or ignored, in a session or else a process
+// group of its own. Descriptor numbers 0 to count - 1 become `descriptors`, which must all be >= count;
+// every other one is closed. Returns an errno, not -1.
+int clinux_spawn(pid_t *process, const char *program, char *const arguments[], char *const environment[],
+                 const int descriptors[], int count, int new_session);
+// pipe2(2) and socketpair(2), O_CLOEXEC; the sockets are SOCK_SEQPACKET.
+int clinux_pipe(int ends[2]);
+int clinux_socket_pair(int ends[2]);
+// pidfd_open(2) and pidfd_send_signal(2): never another process that got the number since.
+int clinux_process_descriptor(pid_t process);
+int clinux_process_signal(int process_descriptor, int signal);
+// Every signal that doesn't mean a fault of the program itself, a child's end, or can't be.
+void clinux_ignore_signals(void);
+extern const int clinux_O_PATH;
 
 int clinux_terminal_columns(int descriptor);  // 0 when it is no terminal
 

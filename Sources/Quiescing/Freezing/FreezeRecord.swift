@@ -1,0 +1,125 @@
+import CLinux
+import Glibc
+package import Platform
+
+/// The mark of a freeze, outside the file system that is frozen: a small file that says what is frozen, and a
+/// lock (flock(2)) on it that lives as long as the engine or the guardian.
+///
+/// ```
+/// strobe-freeze 1
+/// boot <boot id>
+/// process <pid of the engine>
+/// mount <mount point, to the end of the file>
+/// ```
+///
+/// Invariants:
+/// - R1 Whoever freezes a file system holds the lock of its record first. So two passes never freeze one
+///   file system at once, and each thaws its own freeze only.
+/// - R2 The name is removed only under the lock, and only if it leads to the file that is locked. Who gets
+///   the lock of a file that has lost its name tries again.
+/// - R3 A record whose lock is free is what an outage of engine and guardian together left.
+package final class FreezeRecord: Sendable {
+  package static let defaultFolder = "/run/strobe/frozen"
+
+  let path: String
+  let file: FileDescriptor
+  /// Whether an earlier session left it: the file system may be frozen by that.
+  let isStale: Bool
+
+  /// - Parameter deadline: CLOCK_MONOTONIC, nanoseconds; until then another holder is waited for.
+  /// - Throws: `busy` when another pass holds the file system for longer.
+  init(
+    of system: FileSystemOnDisk, in folder: String, until deadline: Int64, stop: CancellationFlag
+  ) throws(StrobeError) {
+    path = Self.path(of: system.device, in: folder)
+    while true {
+      let file = try FileDescriptor(opening: path, O_RDWR | O_CREAT, mode: 0o600)
+      if clinux_try_lock(file.number, 1) == 0 {
+        guard Self.leads(path, to: file.number) else { continue }
+        self.file = file
+        break
+      }
+      guard errno == EWOULDBLOCK || errno == EINTR else {
+        throw .system(errno, call: "flock", object: path)
+      }
+      guard Clock.now() < deadline else {
+        throw StrobeError(
+          .busy, "\(system.mountPoint) is being frozen by \(Self.holder(path))",
+          advice: "wait until it is done, then run this again")
+      }
+      try stop.check()
+      usleep(10_000)
+    }
+    // A record of another boot says nothing of this one.
+    isStale = FreezeRecordContent(reading: path)?.isOfThisBoot == true
+    if !isStale { try write(system.mountPoint) }
+  }
+
+  package static func path(of device: DeviceNumber, in folder: String) -> String {
+    "\(folder)/\(device.major)-\(device.minor)"
+  }
+
+  private func write(_ mountPoint: String) throws(StrobeError) {
+    let bytes = Array(FreezeRecordContent(mountPoint: mountPoint).text.utf8)
+    try file.truncate(to: 0)
+    try unsafe bytes.withBytes { (memory) throws(StrobeError) in
+      try unsafe file.write(memory, at: 0)
+    }
+  }
+
+  private static func holder(_ path: String) -> String {
+    FreezeRecordContent(reading: path).map { "process \($0.process)" } ?? "another process"
+  }
+
+  func remove() { Self.remove(path, lockedBy: file.number) }
+
+  /// Removes a record while its lock is held (R2); one that can't be removed is harmless: its lock is free.
+  static func remove(_ path: String, lockedBy descriptor: Int32) {
+    if leads(path, to: descriptor) { _ = unsafe unlink(path) }
+  }
+
+  static func leads(_ path: String, to descriptor: Int32) -> Bool {
+    var named = stat()
+    var opened = stat()
+    return unsafe stat(path, &named) == 0 && fstat(descriptor, &opened) == 0
+      && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev
+  }
+}
+
+/// What stands in a record.
+struct FreezeRecordContent {
+  let boot: String
+  let process: Int
+  let mountPoint: String
+
+  private static let head = "strobe-freeze 1\n"
+
+  init(mountPoint: String) {
+    boot = Self.thisBoot
+    process = Int(getpid())
+    self.mountPoint = mountPoint
+  }
+
+  /// - Returns: nil when there is no complete record: it was being written when the machine stopped.
+  init?(reading path: String) {
+    guard let bytes = try? readFile(path, limit: 1 << 16) else { return nil }
+    let lines = bytes.split(separator: UInt8(ascii: "\n"), maxSplits: 3).map {
+      String(decoding: $0, as: UTF8.self)
+    }
+    guard lines.count == 4, lines[0] + "\n" == Self.head, lines[1].hasPrefix("boot "),
+      lines[2].hasPrefix("process "), let process = Int(lines[2].dropFirst(8)),
+      lines[3].hasPrefix("mount "), lines[3].utf8.last == UInt8(ascii: "\n")
+    else { return nil }
+    boot = String(lines[1].dropFirst(5))
+    self.process = process
+    mountPoint = String(lines[3].dropFirst(6).dropLast())
+  }
+
+  var text: String {
+    "\(Self.head)boot \(boot)\nprocess \(process)\nmount \(mountPoint)\n"
+  }
+
+  var isOfThisBoot: Bool { boot == Self.thisBoot }
+
+  private static var thisBoot: String { readText("/proc/sys/kernel/random/boot_id") ?? "" }
+}

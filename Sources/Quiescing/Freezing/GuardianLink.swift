@@ -1,0 +1,163 @@
+import CLinux
+import Glibc
+import Platform
+import Synchronization
+
+/// The engine's side of the guardian: a thread that reads what the guardian says, and thaws when it dies.
+///
+/// Invariants:
+/// - L1 The guardian's end of the socket closes only when all its threads are gone (the kernel closes a
+///   process's descriptors with its last thread). So after the end of the socket no FIFREEZE of the guardian
+///   is under way any more, and what it froze without telling is told by FITHAW itself: EINVAL means
+///   that it was not frozen. Hence the engine's thaw runs in one place, after the end of the socket.
+/// - L2 A file system is thawed by the engine only if the guardian was asked to freeze it, and did not
+///   answer that it couldn't: what somebody else froze stays frozen.
+/// - L3 A guardian that doesn't keep the deadline, because it was stopped or starved, is killed; then L1 applies.
+/// - L4 `isLost` is set before anything is thawed by the engine, and never cleared.
+final class GuardianLink: Sendable {
+  struct State {
+    var isRequested: [Bool]
+    /// What FIFREEZE returned, and how long it took, in nanoseconds.
+    var answers: [(code: Int32, time: Int64)?]
+    /// What FITHAW returned.
+    var thaws: [Int32?]
+    var begin: Int64?
+    var thawRequest: Int64?
+    /// Nanoseconds; set when the guardian has answered the thaw.
+    var window: Int64?
+    var hasDeadlineStruck = false
+    var guardianDied = false
+    /// The reader is through: the guardian is gone, and what it left frozen was thawed.
+    var isEnded = false
+
+    init(count: Int) {
+      isRequested = Array(repeating: false, count: count)
+      answers = Array(repeating: nil, count: count)
+      thaws = Array(repeating: nil, count: count)
+    }
+  }
+
+  let state: Monitor<State>
+  let isLost = Atomic<Bool>(false)
+  private let socket: Int32
+  private let mounts: [MountHandle]
+  private let maxFreezeMilliseconds: Int
+  private let guardian: Mutex<ChildProcess>
+
+  /// What the guardian may be late before it counts as stopped.
+  private static let graceMilliseconds = 2_000
+  /// How long the guardian may take to answer a thaw: longer than it waits for the kernel itself.
+  private static let thawMilliseconds = 25_000
+
+  init(
+    _ process: sending ChildProcess, socket: Int32, mounts: [MountHandle],
+    maxFreezeMilliseconds: Int
+  ) {
+    self.socket = socket
+    self.mounts = mounts
+    self.maxFreezeMilliseconds = maxFreezeMilliseconds
+    guardian = Mutex(process)
+    state = Monitor(State(count: mounts.count))
+  }
+
+  deinit { close(socket) }
+
+  /// Starts the reader, which lives as long as the guardian.
+  func start() throws(StrobeError) {
+    guard SmallThread.start({ [self] in read() }) else {
+      guardian.withLock { $0.signal(SIGKILL) }
+      throw .system(EAGAIN, call: "pthread_create", object: "guardian")
+    }
+  }
+
+  func send(_ message: GuardianMessage) { message.send(to: socket) }
+
+  /// Tells the guardian that the engine is done: it ends by itself.
+  func finish() { shutdown(socket, Int32(SHUT_WR)) }
+
+  var guardianProcess: Int32 { guardian.withLock { $0.id } }
+
+  // MARK: the reader's thread
+
+  private func read() {
+    while true {
+      var request = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
+      let limit = patience()
+      _ = unsafe poll(&request, 1, Clock.pollTimeout(until: limit))
+      switch GuardianMessage.receive(from: socket) {
+      case .message(let message): handle(message)
+      case .nothing:
+        if let limit, Clock.now() >= limit { giveUp() }
+      case .end: return end()
+      }
+    }
+  }
+
+  /// Until when the guardian has to have said something; nil: nothing is awaited.
+  private func patience() -> Int64? {
+    state.update { state in
+      if state.window != nil || state.guardianDied { return nil }
+      if let request = state.thawRequest {
+        return request + Int64(Self.thawMilliseconds) * 1_000_000
+      }
+      if state.hasDeadlineStruck { return nil }
+      return state.begin.map {
+        $0 + Int64(maxFreezeMilliseconds + Self.graceMilliseconds) * 1_000_000
+      }
+    }
+  }
+
+  /// L3. One whose call hangs in the kernel dies when that returns.
+  private func giveUp() {
+    isLost.store(true, ordering: .sequentiallyConsistent)
+    state.update { $0.guardianDied = true }
+    guardian.withLock { $0.signal(SIGKILL) }
+  }
+
+  private func handle(_ message: GuardianMessage) {
+    let index = Int(message.index)
+    if message.kind == .deadline { isLost.store(true, ordering: .sequentiallyConsistent) }
+    state.update { state in
+      switch message.kind {
+      case .frozen where state.answers.indices.contains(index):
+        state.answers[index] = (message.code, message.time)
+      case .thawed where state.thaws.indices.contains(index): state.thaws[index] = message.code
+      case .thawDone:
+        state.window = message.time
+        if message.code != 0 { state.hasDeadlineStruck = true }
+      case .deadline: state.hasDeadlineStruck = true
+      default: break
+      }
+    }
+  }
+
+  /// The guardian is gone (L1).
+  private func end() {
+    let isUnexpected = state.update { state in
+      let isUnexpected = state.window == nil
+      if isUnexpected { state.guardianDied = true }
+      return isUnexpected
+    }
+    if isUnexpected {
+      isLost.store(true, ordering: .sequentiallyConsistent)
+      thawItself()
+    }
+    guardian.withLock { process in
+      while !process.isOver { usleep(1000) }
+      _ = process.collect()
+    }
+    state.update { $0.isEnded = true }
+  }
+
+  /// Last frozen first.
+  private func thawItself() {
+    for index in mounts.indices.reversed() {
+      let isOurs = state.update { $0.isRequested[index] && $0.answers[index]?.code ?? 0 == 0 }
+      let code =
+        isOurs
+        ? systemCallCode { clinux_thaw(mounts[index].descriptor.number) }
+        : GuardianMessage.neverFrozen
+      state.update { $0.thaws[index] = code }
+    }
+  }
+}

@@ -1,0 +1,86 @@
+import Platform
+
+/// What the guardian has to know: the first message, sent before it starts.
+///
+/// Strings that end with a zero byte each: version, number of file systems, deadline in milliseconds, the
+/// path of each file system's record, and of a `post-thaw` hook the program, its limits and environment.
+/// The descriptors are inherited: 3 the socket, from 4 on the mount points, after them the records.
+struct GuardianConfiguration: Equatable {
+  static let version = "1"
+  /// A datagram that the socket's buffer takes in any case (net.core.wmem_default is 212,992 bytes).
+  static let maximumSize = 128 << 10
+  static let socket: Int32 = 3
+  static let firstMount: Int32 = 4
+
+  struct Place: Equatable {
+    let recordPath: String
+    /// Whether an earlier session left the record: then it stays unless this one froze and thawed.
+    let isStale: Bool
+  }
+
+  let places: [Place]
+  let maxFreezeMilliseconds: Int
+  let postThaw: HookCommand?
+
+  init(places: [Place], maxFreezeMilliseconds: Int, postThaw: HookCommand?) {
+    self.places = places
+    self.maxFreezeMilliseconds = maxFreezeMilliseconds
+    self.postThaw = postThaw
+  }
+
+  /// How many descriptors are inherited, standard streams included.
+  static func descriptorCount(places: Int) -> Int { 4 + 2 * places }
+  func record(_ index: Int) -> Int32 { Self.firstMount + Int32(places.count + index) }
+  static func mount(_ index: Int) -> Int32 { firstMount + Int32(index) }
+
+  func encoded() throws(StrobeError) -> [UInt8] {
+    var fields = [Self.version, "\(places.count)", "\(maxFreezeMilliseconds)"]
+    for place in places { fields += [place.recordPath, place.isStale ? "stale" : "new"] }
+    if let postThaw {
+      fields += [postThaw.program, "\(postThaw.limitMilliseconds)", "\(postThaw.retries)"]
+      for (name, value) in postThaw.environment.sorted(by: { $0.key < $1.key }) {
+        fields.append("\(name)=\(value)")
+      }
+    }
+    var bytes: [UInt8] = []
+    for field in fields {
+      guard !field.utf8.contains(0) else {
+        throw StrobeError(.usage, "a path or an environment entry contains a zero byte")
+      }
+      bytes += Array(field.utf8) + [0]
+    }
+    guard bytes.count <= Self.maximumSize else {
+      throw StrobeError(
+        .usage, "the environment of the post-thaw hook has more than \(Self.maximumSize) bytes")
+    }
+    return bytes
+  }
+
+  /// - Returns: nil when it is no configuration of this version.
+  init?(decoding bytes: [UInt8]) {
+    var fields = bytes.split(separator: 0, omittingEmptySubsequences: false).dropLast().map {
+      String(decoding: $0, as: UTF8.self)
+    }[...]
+    guard fields.popFirst() == Self.version, let count = fields.popFirst().flatMap({ Int($0) }),
+      let limit = fields.popFirst().flatMap({ Int($0) }), count >= 0, fields.count >= 2 * count
+    else { return nil }
+    places = (0..<count).map { _ in
+      Place(recordPath: fields.removeFirst(), isStale: fields.removeFirst() == "stale")
+    }
+    maxFreezeMilliseconds = limit
+    guard let program = fields.popFirst() else {
+      postThaw = nil
+      return
+    }
+    guard let hookLimit = fields.popFirst().flatMap({ Int($0) }),
+      let retries = fields.popFirst().flatMap({ Int($0) })
+    else { return nil }
+    var environment: [String: String] = [:]
+    for field in fields {
+      let halves = field.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      if halves.count == 2 { environment[String(halves[0])] = String(halves[1]) }
+    }
+    postThaw = HookCommand(
+      program: program, environment: environment, limitMilliseconds: hookLimit, retries: retries)
+  }
+}

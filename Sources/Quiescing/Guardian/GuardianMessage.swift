@@ -1,0 +1,86 @@
+import Glibc
+
+/// What engine and guardian say to each other: one datagram of fixed size on a SOCK_SEQPACKET pair, which
+/// keeps order and boundaries. Both sides are the same program, so that the layout in memory serves.
+///
+/// Engine to guardian:
+///
+/// | kind | meaning |
+/// |---|---|
+/// | begin | the deadline counts from now |
+/// | freeze | freeze file system `index` |
+/// | thaw | thaw all; answered with `thawed` for each file system, then `thawDone` |
+/// | hooksStarted, hooksFinished | between the two, the guardian owes the `post-thaw` hook |
+/// | hookProcess | the process group `code` of a hook runs, or none any more: 0 |
+///
+/// Guardian to engine:
+///
+/// | kind | meaning |
+/// |---|---|
+/// | ready | memory locked (`code` 0 or errno), out of the OOM killer's reach (`index` likewise) |
+/// | frozen | the FIFREEZE of `index` returned `code` (0 or errno) after `time` nanoseconds |
+/// | deadline | the deadline passed: everything is being thawed |
+/// | thawed | `code` of the FITHAW of `index`, or ``neverFrozen``, ``stillPending`` |
+/// | thawDone | `time`: nanoseconds from before the first FIFREEZE to after the last FITHAW; `code`: 1 when the deadline struck |
+struct GuardianMessage {
+  enum Kind: Int32 {
+    case begin = 1
+    case freeze, thaw, hooksStarted, hooksFinished, hookProcess
+    case ready = 101
+    case frozen, deadline, thawed, thawDone
+  }
+
+  static let neverFrozen: Int32 = -1
+  static let stillPending: Int32 = -2
+
+  private var kindNumber: Int32
+  var index: Int32
+  var code: Int32
+  private var reserved: Int32 = 0
+  var time: Int64
+
+  init(_ kind: Kind, index: Int = 0, code: Int32 = 0, time: Int64 = 0) {
+    kindNumber = kind.rawValue
+    self.index = Int32(index)
+    self.code = code
+    self.time = time
+  }
+
+  var kind: Kind? { Kind(rawValue: kindNumber) }
+
+  /// Sends without waiting for room: nothing may hold up a thaw. See send(2).
+  ///
+  /// - Returns: whether the other end, as far as known, still lives.
+  @discardableResult
+  func send(to socket: Int32) -> Bool {
+    while true {
+      let count = unsafe withUnsafeBytes(of: self) {
+        unsafe Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
+      }
+      if count >= 0 { return true }
+      if errno != EINTR { return errno == EAGAIN }
+    }
+  }
+
+  enum Received {
+    case message(GuardianMessage)
+    case nothing
+    case end
+  }
+
+  /// Receives without waiting. What was sent before the other end died comes first, then `end`.
+  static func receive(from socket: Int32) -> Received {
+    var message = GuardianMessage(.begin)
+    // ECONNRESET says that the other end died with messages unread; its own are still to be had.
+    for _ in 0..<8 {
+      let count = unsafe withUnsafeMutableBytes(of: &message) {
+        unsafe recv(socket, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT))
+      }
+      if count == MemoryLayout<GuardianMessage>.size { return .message(message) }
+      if count == 0 { return .end }
+      if count > 0 || errno == EINTR || errno == ECONNRESET { continue }
+      return errno == EAGAIN ? .nothing : .end
+    }
+    return .nothing
+  }
+}
