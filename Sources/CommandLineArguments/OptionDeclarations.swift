@@ -59,7 +59,7 @@ package struct RepeatedOption: OptionDeclaration {
 package struct OptionDefinition: Sendable, Equatable {
   enum Arity { case flag, once, repeated }
 
-  let name: String
+  package let name: String
   let short: Character?
   let arity: Arity
   var valueName = ""

@@ -51,8 +51,9 @@ public final class SnapshotEngine: Sendable {
 
   /// Adds a restore point to a collection, which is made when it does not exist.
   ///
-  /// The disks are those that the collection remembers, changed by `options`. Each is read whole and
-  /// only what differs from the parent point is stored; all disks are committed together or none.
+  /// The disks are those that the collection remembers, changed by `options`. Each is read, whole or
+  /// where a tracker saw writes, and brought to one instant with the others; only what differs from the
+  /// parent point is stored; all disks are committed together or none.
   ///
   /// - Parameters:
   ///   - collection: at most 128 bytes, no `/`, `@`, `=`, `:` and control characters.
@@ -72,9 +73,10 @@ public final class SnapshotEngine: Sendable {
     try PassRegistration.sweep(repository.store)
     let session = try CollectionSession(repository, collection, options)
     defer { session.release() }
-    var (point, warnings) = try session.run(progress: progress, stop: stop)
-    warnings = session.warnings + warnings
-    return SnapshotReport(point: point, warnings: warnings, seconds: monotonicSeconds() - start)
+    let outcome = try session.run(progress: progress, stop: stop)
+    return SnapshotReport(
+      point: outcome.point, isWeaker: outcome.isWeaker,
+      warnings: session.warnings + outcome.warnings, seconds: monotonicSeconds() - start)
   }
 }
 

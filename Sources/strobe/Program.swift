@@ -9,8 +9,8 @@ enum Program {
   private static var commands: [any Command.Type] {
     [
       InitCommand.self, SnapshotCommand.self, ListCommand.self, ShowCommand.self,
-      RestoreCommand.self,
-      DiffCommand.self, VerifyCommand.self, DeleteCommand.self, GarbageCommand.self,
+      RestoreCommand.self, DiffCommand.self, VerifyCommand.self, DeleteCommand.self,
+      GarbageCommand.self, TrackCommand.self, ThawCommand.self,
     ]
   }
 

@@ -2,13 +2,16 @@ import Glibc
 import TestSupport
 import Testing
 
-@Suite("What a point claims to be", .enabled(if: Machine.hasLoopDevices, "needs loop devices"))
+@Suite(
+  "What a point claims to be when nothing is frozen",
+  .enabled(if: Machine.hasLoopDevices, "needs loop devices"))
 struct ConsistencyTests {
   /// Checks an Inconsistent snapshot of one disk: status 3, and why, for people and programs.
   private func expectInconsistent(
     _ shop: Workshop, _ path: String, _ why: String, at location: SourceLocation = #_sourceLocation
   ) throws {
-    let result = try shop.strobe("snapshot", "web", "--disk", "os=\(path)", "--json")
+    let result = try shop.strobe(
+      "snapshot", "web", "--disk", "os=\(path)", "--json", "--freeze", "none", "--track", "none")
     result.expect(
       3, says: "strobe: warning: the point is Inconsistent", "disk os", path, why, at: location)
     let point = try result.json(at: location)
@@ -109,11 +112,13 @@ struct ConsistencyTests {
     do {
       defer { _ = try? Shell.run("swapoff", device.path) }
       try shop.strobe.run(restore).expect(1, says: device.path, "swap space", "fuser -v")
-      try shop.strobe("snapshot", "web").expect(3, says: device.path, "swap space")
+      try shop.strobe("snapshot", "web", "--track", "none")
+        .expect(3, says: device.path, "swap space")
     }
     let holder = try ExclusiveHolder(device.path)
     try shop.strobe.run(restore).expect(1, says: device.path, "holds it exclusively", "fuser -v")
-    try shop.strobe("snapshot", "web").expect(3, says: device.path, "holds it exclusively")
+    try shop.strobe("snapshot", "web", "--track", "none")
+      .expect(3, says: device.path, "holds it exclusively")
     holder.release()
     try shop.strobe.run(restore).expect(0)
     try shop.expectWhole()

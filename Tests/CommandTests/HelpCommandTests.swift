@@ -7,7 +7,10 @@ struct HelpCommandTests {
 
   @Test(
     "Every command's help has usage, examples and exit statuses",
-    arguments: ["init", "snapshot", "list", "show", "restore", "diff", "verify", "delete", "gc"])
+    arguments: [
+      "init", "snapshot", "list", "show", "restore", "diff", "verify", "delete", "gc", "thaw",
+      "track",
+    ])
   func command(name: String) throws {
     let help = try strobe(name, "--help").expect(0)
     help.prints("Usage: strobe \(name)", "Examples:", "Exit status:", "--repository", "--json")

@@ -108,14 +108,14 @@ final class CollectionSession {
 
   func run(
     progress: Progress, stop: CancellationFlag
-  ) throws(StrobeError) -> (RestorePoint, [String]) {
+  ) throws(StrobeError) -> SnapshotOutcome {
     // Before the pass: a point must never be there without its collection's record. A new one is
     // harmless when the pass fails.
     if mustWriteRecord { try record.write(repository.store) }
-    let pass = SnapshotPass(
-      repository, record, plans: plans, parent: parent, sequence: sequence, options: options,
-      progress: progress, stop: stop)
-    return try pass.run()
+    let context = PassContext(
+      repository: repository, collection: record, plans: plans, parent: parent,
+      sequence: sequence, options: options)
+    return try SnapshotPass(context, progress: progress, stop: stop).run()
   }
 
   func release() { parentLock?.release() }

@@ -26,6 +26,14 @@ public struct SnapshotOptions: Sendable {
   public var chunkSize: Int?
   /// Threads; nil: one a processor, as far as the memory budget allows.
   public var workerCount: Int?
+  /// Which file systems are frozen for the cut.
+  public var freezing = Freezing.automatic
+  /// Milliseconds after which everything is thawed and the point is given up.
+  public var maxFreezeMilliseconds = 10_000
+  public var tracking = Tracking.automatic
+  public var hooks = Hooks()
+  /// The `strobe` program, which guards a freeze; nil: the program that runs, which must be `strobe`.
+  public var guardianExecutable: String?
   /// Layers after which a keyframe is written.
   package var keyframeLayerLimit = Keyframe.defaultLayerLimit
   /// Bytes at which a segment is full.
@@ -34,9 +42,49 @@ public struct SnapshotOptions: Sendable {
   public init() {}
 }
 
+extension SnapshotOptions {
+  public enum Freezing: Sendable, Equatable {
+    /// Those that lie on the disks; one that can't be frozen lowers the consistency.
+    case automatic
+    case none
+    /// Those mounted at these places; one that can't be frozen ends the pass.
+    case mountPoints([String])
+  }
+
+  /// Which change trackers are used for block devices.
+  public enum Tracking: String, Sendable, CaseIterable {
+    /// One that runs; else, for a disk in use, one for the length of the pass.
+    case automatic = "auto"
+    /// One that runs; else one is started that stays, so that the next pass reads only what changed.
+    case keep
+    /// None: disks are read whole.
+    case none
+  }
+
+  /// Programs that bring applications to rest before the freeze, and let them go on after the thaw.
+  public struct Hooks: Sendable, Equatable {
+    /// Absolute path; owned by root, not writable by others.
+    public var preFreeze: String?
+    /// Runs whenever `preFreeze` was started, whatever came of it.
+    public var postThaw: String?
+    /// For all attempts of a hook together; at most 1,800 seconds.
+    public var timeoutSeconds = 30
+    /// How often a hook that failed is started again.
+    public var retries = 0
+    /// Whether a hook that fails ends the pass; otherwise it lowers the consistency.
+    public var failureEndsPass = true
+
+    public init() {}
+
+    var areThere: Bool { preFreeze != nil || postThaw != nil }
+  }
+}
+
 /// What a snapshot did.
 public struct SnapshotReport: Sendable {
   public let point: RestorePoint
+  /// Whether it is less consistent than what was asked for would have made it.
+  public let isWeaker: Bool
   /// What the reader should know although the point was committed.
   public let warnings: [String]
   /// Wall-clock seconds of the whole pass.

@@ -14,102 +14,121 @@ import SnapshotRepository
 // - A pass that fails before its commit removes what it stored; one that is killed is cleaned up after by
 //   the next.
 
-/// One pass over the disks of a collection.
-struct SnapshotPass {
+/// What a pass is about.
+struct PassContext {
   let repository: Repository
   let collection: CollectionRecord
   let plans: [DiskPlan]
   let parent: RestorePoint?
   let sequence: Int
   let options: SnapshotOptions
-  let progress: Progress
-  let stop: CancellationFlag
+  let id = PassID()
+}
 
-  private let pass = PassID()
-  private let created = Timestamp.now
+/// One pass over the disks of a collection.
+struct SnapshotPass {
+  private let context: PassContext
+  private let progress: Progress
+  private let stop: CancellationFlag
+  private let watch = WindowWatch()
 
-  init(
-    _ repository: Repository, _ collection: CollectionRecord, plans: [DiskPlan],
-    parent: RestorePoint?, sequence: Int, options: SnapshotOptions, progress: Progress,
-    stop: CancellationFlag
-  ) {
-    self.repository = repository
-    self.collection = collection
-    self.plans = plans
-    self.parent = parent
-    self.sequence = sequence
-    self.options = options
+  private var repository: Repository { context.repository }
+  private var pass: PassID { context.id }
+
+  init(_ context: PassContext, progress: Progress, stop: CancellationFlag) {
+    self.context = context
     self.progress = progress
     self.stop = stop
   }
 
   /// Runs the pass and commits its point.
-  ///
-  /// - Returns: the point, and what went wrong with nothing but caches.
-  func run() throws(StrobeError) -> (point: RestorePoint, warnings: [String]) {
+  func run() throws(StrobeError) -> SnapshotOutcome {
     let registration = try PassRegistration.begin(
-      repository.store, pass, note: "snapshot of \(collection.name) (process \(getpid()))")
+      repository.store, pass, note: "snapshot of \(context.collection.name) (process \(getpid()))")
     defer { registration.release() }
-    let segments = SegmentWriter(repository.store, pass, rollover: options.segmentRollover)
+    let segments = SegmentWriter(
+      repository.store, pass, rollover: context.options.segmentRollover)
+    var disks: [DiskPass] = []
     do throws(StrobeError) {
-      let assessment = try ConsistencyAssessment(plans)
-      progress.expect(plans.reduce(0) { $0 + $1.geometry.diskSize })
-      var scans: [DiskScan] = []
-      for plan in plans { scans.append(try scan(plan, segments)) }
-      let (level, reasons) = try assessment.finish()
+      for plan in context.plans { disks.append(try prepare(plan, segments)) }
+      let watch = watch
+      let stop = stop
+      let settings = CaptureSettings(
+        workerCount: context.options.workerCount, progress: progress,
+        stop: CancellationFlag(external: { stop.isCancelled || watch.isLost }), watch: watch)
+      let capture = PointCapture(disks, context, settings)
+      try capture.run()
       try segments.finish()
-      var disks: [DiskRestorePoint] = []
-      for index in plans.indices { disks.append(try writeLayers(index, scans[index], segments)) }
-      let point = RestorePoint(
-        id: pass.description, collection: collection, sequence: sequence, parent: parent?.id,
-        created: created, finished: .now, consistency: level, consistencyReasons: reasons,
-        freezeWindowMilliseconds: nil, disks: disks, writer: "strobe \(strobeVersion)")
+      let point = try makePoint(disks, capture.outcome, segments)
       try stop.check()
       try repository.commit(point, registration: registration)
-      return (point, updateTables(point, scans, segments))
+      for disk in disks {
+        disk.tracked?.count(from: point, context.collection, disk: disk.name)
+      }
+      return SnapshotOutcome(
+        point: point, isWeaker: capture.outcome.isWeaker,
+        warnings: capture.outcome.warnings + updateTables(point, disks, segments))
     } catch {
+      for disk in disks { disk.tracked?.giveBack() }
       abandon()
       throw error
     }
   }
 
-  private func scan(_ plan: DiskPlan, _ segments: SegmentWriter) throws(StrobeError) -> DiskScan {
-    guard let secret = collection.secret else { preconditionFailure("a collection has a secret") }
-    let scan = DiskScan(
-      source: plan.source, geometry: plan.geometry, secret: secret, parent: plan.parent,
-      segments: segments, spool: try PassSpool(in: repository.journalFolder(collection.name)),
-      progress: progress, stop: stop)
-    let memory = ScanMemory(chunkSize: plan.geometry.chunkSize)
-    try onWorkers(memory.workers(asked: options.workerCount), stop: stop) { _ throws(StrobeError) in
-      var worker = try ScanWorker(scan, memory)
-      try worker.run()
+  private func prepare(
+    _ plan: DiskPlan, _ segments: SegmentWriter
+  ) throws(StrobeError) -> DiskPass {
+    guard let secret = context.collection.secret else {
+      preconditionFailure("a collection has a secret")
     }
-    return scan
+    let spool = try PassSpool(in: repository.journalFolder(context.collection.name))
+    return DiskPass(
+      plan,
+      DiskCapture(
+        geometry: plan.geometry, secret: secret, parent: plan.parent, segments: segments,
+        spool: spool, progress: progress))
+  }
+
+  private func makePoint(
+    _ disks: [DiskPass], _ outcome: CaptureOutcome, _ segments: SegmentWriter
+  ) throws(StrobeError) -> RestorePoint {
+    var records: [DiskRestorePoint] = []
+    for index in disks.indices { records.append(try writeLayers(index, disks[index], segments)) }
+    return RestorePoint(
+      id: pass.description, collection: context.collection, sequence: context.sequence,
+      parent: context.parent?.id, created: outcome.instant, finished: .now,
+      consistency: outcome.level, consistencyReasons: outcome.reasons,
+      freezeWindowMilliseconds: outcome.windowMilliseconds,
+      frozen: outcome.frozen.isEmpty ? nil : outcome.frozen,
+      hooks: outcome.hooks.isEmpty ? nil : outcome.hooks, disks: records,
+      writer: "strobe \(strobeVersion)")
   }
 
   /// Writes a disk's layer, and a keyframe below it when one is due.
   private func writeLayers(
-    _ index: Int, _ scan: DiskScan, _ segments: SegmentWriter
+    _ index: Int, _ disk: DiskPass, _ segments: SegmentWriter
   ) throws(StrobeError) -> DiskRestorePoint {
-    let plan = plans[index]
+    let plan = disk.plan
+    let capture = disk.capture
     var layers = plan.parent?.chain.layers.map(\.header.id) ?? []
     if let chain = plan.parent?.chain,
-      Keyframe.isDue(after: chain, layerLimit: options.keyframeLayerLimit)
+      Keyframe.isDue(after: chain, layerLimit: context.options.keyframeLayerLimit)
     {
       let id = pass.object(UInt32(2 * index + 1))
       // A parent whose record is damaged somewhere keeps its chain: a keyframe would need all of it.
       if (try keyframe(id, of: chain)) != nil { layers = [id] }
     }
     let id = pass.object(UInt32(2 * index))
-    let (changed, stored) = try assembly(plan, scan, segments).writeLayer(id, stop: stop)
+    let (changed, stored) = try assembly(disk, segments).writeLayer(id, stop: stop)
     layers.append(id)
     return DiskRestorePoint(
       name: plan.name, source: plan.source.path, identity: plan.source.identity.text,
       size: plan.geometry.diskSize, logicalSectorSize: plan.source.logicalSectorSize,
-      changeSource: .scan, newChainReason: plan.newChainReason, changedChunks: changed,
-      clearedChunks: changed - stored, changedBytes: scan.changedBytes,
-      storedBytes: scan.storedBytes,
-      readBytes: scan.readBytes, layers: layers.map(\.description))
+      changeSource: disk.isHinted ? .tracked : .scan, scanReason: disk.reportedScanReason,
+      cut: disk.method.kind, newChainReason: plan.newChainReason, changedChunks: changed,
+      clearedChunks: changed - stored, changedBytes: capture.changedBytes,
+      storedBytes: capture.storedBytes, readBytes: capture.readBytes,
+      layers: layers.map(\.description))
   }
 
   private func keyframe(_ id: ObjectID, of chain: Chain) throws(StrobeError) -> ObjectID? {
@@ -123,28 +142,26 @@ struct SnapshotPass {
     }
   }
 
-  private func assembly(_ plan: DiskPlan, _ scan: DiskScan, _ segments: SegmentWriter)
-    -> LayerAssembly
-  {
+  private func assembly(_ disk: DiskPass, _ segments: SegmentWriter) -> LayerAssembly {
     LayerAssembly(
-      repository: repository, geometry: plan.geometry, changed: scan.changed, stored: scan.stored,
-      spool: scan.spool, segments: segments.ids)
+      repository: repository, geometry: disk.geometry, changed: disk.capture.changed,
+      stored: disk.capture.stored, spool: disk.capture.spool, segments: segments.ids)
   }
 
   /// Brings the head tables up to date. They are caches: a failure costs the next pass some reading.
   private func updateTables(
-    _ point: RestorePoint, _ scans: [DiskScan], _ segments: SegmentWriter
+    _ point: RestorePoint, _ disks: [DiskPass], _ segments: SegmentWriter
   ) -> [String] {
     var warnings: [String] = []
-    for index in plans.indices {
-      let plan = plans[index]
+    for (index, disk) in disks.enumerated() {
+      let plan = disk.plan
       warnings += (plan.parent?.damage ?? []).map { "stored again because of damage: \($0)" }
       do throws(StrobeError) {
         let ids = point.disks[index].layerIDs
         if let table = plan.parent?.table, table.geometry == plan.geometry,
           plan.parent?.damage == []
         {
-          try assembly(plan, scans[index], segments).update(table, to: ids[ids.count - 1])
+          try assembly(disk, segments).update(table, to: ids[ids.count - 1])
         } else {
           let chain = try Chain(repository.store, layers: ids, geometry: plan.geometry)
           try LayerAssembly.makeTable(plan.tablePath, of: chain)
@@ -158,8 +175,33 @@ struct SnapshotPass {
 
   /// Removes what was stored, unless the point may be there already.
   private func abandon() {
-    let name = RestorePoint.objectName(collection.name, pass.description)
+    let name = RestorePoint.objectName(context.collection.name, pass.description)
     guard (try? repository.store.exists(name)) == false else { return }
     _ = try? PassRegistration.removeObjects(repository.store, of: pass)
+  }
+}
+
+/// What a pass came to.
+struct SnapshotOutcome {
+  let point: RestorePoint
+  let isWeaker: Bool
+  let warnings: [String]
+}
+
+extension CutMethod {
+  fileprivate var kind: CutKind {
+    switch self {
+    case .clone: .clone
+    case .preCopy: .preCopy
+    case .underFreeze: .underFreeze
+    case .live: .live
+    }
+  }
+}
+
+extension DiskPass {
+  /// Nothing needs saying where no tracker was at work, or where the chain is new anyway.
+  fileprivate var reportedScanReason: String? {
+    isHinted || plan.newChainReason != nil ? nil : scanReason
   }
 }

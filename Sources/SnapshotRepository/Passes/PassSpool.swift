@@ -29,6 +29,17 @@ package final class PassSpool: Sendable {
     try unsafe file.write(entries, at: position * Self.entrySize)
   }
 
+  /// The fingerprint of a chunk whose entry was written.
+  package func fingerprint(at position: Int) throws(StrobeError) -> Fingerprint {
+    var bytes = [UInt8](repeating: 0, count: Fingerprint.byteCount)
+    return try unsafe bytes.withMutableBytes { (bytes) throws(StrobeError) in
+      // A page that the file system lost reads as zeros, which no content's fingerprint is: the chunk is
+      // stored again.
+      _ = try unsafe file.read(at: position * Self.entrySize, into: bytes)
+      return unsafe Fingerprint(at: UnsafeRawPointer(bytes.baseAddress!))
+    }
+  }
+
   /// Sets in `map` every chunk of `group` that `changed` and `stored` name; `renumber` turns a pass's
   /// segment number into that of the layer.
   package func read(

@@ -11,6 +11,11 @@ public enum Consistency: String, Codable, Sendable, CaseIterable {
   case crashConsistent = "CrashConsistent"
   /// The disks may have been written to while they were read.
   case inconsistent = "Inconsistent"
+
+  /// The cases stand in the order of what they promise, most first.
+  public func isWeaker(than other: Consistency) -> Bool {
+    Self.allCases.firstIndex(of: self)! > Self.allCases.firstIndex(of: other)!
+  }
 }
 
 /// How changed chunks were found.
@@ -19,6 +24,18 @@ public enum ChangeSource: String, Codable, Sendable {
   case scan
   /// A tracker named the candidates.
   case tracked
+}
+
+/// How a disk was brought to one instant.
+public enum CutKind: String, Codable, Sendable {
+  /// A copy that shares the image file's blocks was made, and read afterwards.
+  case clone
+  /// Copied while in use; what was written meanwhile was read at the cut.
+  case preCopy
+  /// Read whole while everything was frozen.
+  case underFreeze
+  /// Read whole; nothing was held still for it.
+  case live
 }
 
 /// One disk of a restore point, as its document holds it.
@@ -33,6 +50,10 @@ public struct DiskRestorePoint: Codable, Sendable, Equatable {
   /// Bytes.
   public let logicalSectorSize: Int
   public let changeSource: ChangeSource
+  /// Why the whole disk was read although a tracker might have spared it, or nil.
+  public let scanReason: String?
+  /// How the disk was brought to one instant; nil in points of versions that brought none there.
+  public let cut: CutKind?
   /// Why this point starts a new chain, or nil when it continues its parent's.
   public let newChainReason: String?
   /// Chunks that differ from the parent, cleared ones included.
@@ -50,8 +71,9 @@ public struct DiskRestorePoint: Codable, Sendable, Equatable {
 
   package init(
     name: String, source: String, identity: String, size: Int, logicalSectorSize: Int,
-    changeSource: ChangeSource, newChainReason: String?, changedChunks: Int, clearedChunks: Int,
-    changedBytes: Int, storedBytes: Int, readBytes: Int, layers: [String]
+    changeSource: ChangeSource, scanReason: String? = nil, cut: CutKind? = nil,
+    newChainReason: String?, changedChunks: Int, clearedChunks: Int, changedBytes: Int,
+    storedBytes: Int, readBytes: Int, layers: [String]
   ) {
     self.name = name
     self.source = source
@@ -59,6 +81,8 @@ public struct DiskRestorePoint: Codable, Sendable, Equatable {
     self.size = size
     self.logicalSectorSize = logicalSectorSize
     self.changeSource = changeSource
+    self.scanReason = scanReason
+    self.cut = cut
     self.newChainReason = newChainReason
     self.changedChunks = changedChunks
     self.clearedChunks = clearedChunks
@@ -89,6 +113,10 @@ public struct RestorePoint: Codable, Sendable, Equatable {
   public let consistencyReasons: [String]
   /// From the first freeze to the last thaw, or nil when nothing was frozen.
   public let freezeWindowMilliseconds: Double?
+  /// The file systems that were frozen, in the order in which they were; nil when there were none.
+  public let frozen: [FrozenFileSystem]?
+  /// The hooks that ran, and what they said; nil when there were none.
+  public let hooks: [HookRecord]?
   /// Bytes.
   public let chunkSize: Int
   /// What keys the fingerprints, 384 hexadecimal digits: here so that a point needs no other document.
@@ -100,7 +128,8 @@ public struct RestorePoint: Codable, Sendable, Equatable {
   package init(
     id: String, collection: CollectionRecord, sequence: Int, parent: String?, created: Timestamp,
     finished: Timestamp, consistency: Consistency, consistencyReasons: [String],
-    freezeWindowMilliseconds: Double?, disks: [DiskRestorePoint], writer: String
+    freezeWindowMilliseconds: Double?, frozen: [FrozenFileSystem]? = nil,
+    hooks: [HookRecord]? = nil, disks: [DiskRestorePoint], writer: String
   ) {
     format = Document.format
     self.id = id
@@ -113,6 +142,8 @@ public struct RestorePoint: Codable, Sendable, Equatable {
     self.consistency = consistency
     self.consistencyReasons = consistencyReasons
     self.freezeWindowMilliseconds = freezeWindowMilliseconds
+    self.frozen = frozen
+    self.hooks = hooks
     chunkSize = collection.chunkSize
     fingerprintSecret = collection.fingerprintSecret
     self.disks = disks

@@ -37,8 +37,24 @@ enum ShowCommand: Command {
       "Freeze window  "
         + (point.freezeWindowMilliseconds.map { "\(Units.number($0, digits: 1)) ms" }
           ?? "nothing was frozen"))
+    for system in point.frozen ?? [] {
+      Console.print(
+        "               \(system.mountPoint) (\(system.fileSystem)), frozen in "
+          + "\(Units.number(system.freezeMilliseconds, digits: 1)) ms")
+    }
+    for hook in point.hooks ?? [] { print(hook) }
     Console.print("Chunks         \(Units.size(point.chunkSize))")
     for disk in description.disks { print(disk) }
+  }
+
+  private static func print(_ hook: HookRecord) {
+    Console.print(
+      "Hook           \(hook.phase) \(hook.program): \(hook.failure ?? "done"), "
+        + "\(Units.count(hook.attempts, "attempt")), \(Units.number(hook.milliseconds, digits: 0)) ms"
+    )
+    for line in hook.output.split(separator: "\n") {
+      Console.print("               | \(Console.visible(String(line)))")
+    }
   }
 
   private static func print(_ described: PointDescription.Disk) {
@@ -55,7 +71,9 @@ enum ShowCommand: Command {
     )
     Console.print("  Stored       \(Units.size(disk.storedBytes))")
     Console.print(
-      "  Found by     \(disk.changeSource.rawValue), \(Units.size(disk.readBytes)) read")
+      "  Found by     \(disk.changeSource.rawValue), \(Units.size(disk.readBytes)) read"
+        + (disk.cut.map { ", cut: \($0.rawValue)" } ?? ""))
+    if let reason = disk.scanReason { Console.print("  Read whole   \(reason)") }
     if let reason = disk.newChainReason { Console.print("  New chain    \(reason)") }
     Console.print("  Chain        \(Units.count(described.layers.count, "layer")), oldest first")
     for layer in described.layers {

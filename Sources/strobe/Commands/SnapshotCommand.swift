@@ -19,49 +19,72 @@ enum SnapshotCommand: Command {
     "full", help: "Store every disk whole, in a new chain: after damage to the old one")
   private static let chunkSize = Option(
     "chunk-size", value: "SIZE", help: "For a new collection: a power of two from 4KiB to 4MiB")
+  private static let freeze = RepeatedOption(
+    "freeze", value: "WHAT",
+    help: "auto (default): what is mounted from the disks; none; or a mount point, repeatable")
+  private static let maxFreeze = Option(
+    "max-freeze", value: "DURATION", default: "10s",
+    help: "Thaw and give the point up when the freeze lasts longer")
+  private static let track = Option(
+    "track", value: "HOW", default: "auto",
+    help: "Trackers of writes: auto: those that run; keep: start them, to stay; none")
+  private static let preFreeze = Option(
+    "pre-freeze", value: "PROGRAM", help: "Run before the freeze, to bring applications to rest")
+  private static let postThaw = Option(
+    "post-thaw", value: "PROGRAM", help: "Run after the thaw, whatever came of the rest")
+  private static let hookTimeout = Option(
+    "hook-timeout", value: "DURATION", default: "30s",
+    help: "For all attempts of a hook together; at most 30m")
+  private static let hookRetries = Option(
+    "hook-retries", value: "N", default: "0", help: "How often a hook that failed is started again")
+  private static let hookFailure = Option(
+    "hook-failure", value: "abort|continue", default: "abort",
+    help: "What a failed hook means; continue: the point is not ApplicationConsistent")
   private static let workers = Option(
     "workers", value: "N", help: "Threads; one a processor unless given")
 
   static let declaration = CommandDeclaration(
     name: "snapshot", summary: "Add a restore point of all disks of a collection",
     discussion: """
-      The first point of a disk is full, later ones store only what changed. The disks are remembered. \
-      Nothing is frozen: a disk that is mounted read-write, or that is written to while it is read, makes \
-      the point Inconsistent.
+      The first point of a disk is full, later ones store only what changed. The disks are remembered.
+
+      What is mounted from the disks on this host is frozen for the cut, milliseconds where the writes \
+      are tracked; a guardian process thaws it whatever happens. An image file on XFS or Btrfs is cut by \
+      sharing its blocks with a copy. docs/consistency.md tells what each level promises.
       """,
-    arguments: [collection], options: [disk, forget, same, full, chunkSize, workers],
+    arguments: [collection],
+    options: [
+      disk, forget, same, full, chunkSize, workers, freeze, maxFreeze, track, preFreeze, postThaw,
+      hookTimeout, hookRetries, hookFailure,
+    ],
     examples: [
       Example(
         "strobe snapshot web --disk os=/dev/vg/os --disk data=/dev/vg/data", "The first time"),
       Example("strobe snapshot web", "Later: the same disks, only the changes"),
       Example("strobe snapshot web --forget-disk data", "The machine lost a disk"),
+      Example("strobe snapshot web --track keep", "Later points read only what was written"),
+      Example(
+        "strobe snapshot db --pre-freeze /usr/local/lib/strobe/hooks/postgresql",
+        "With an application at rest"),
     ],
     exitStatuses: [
       ExitStatus(0, "Done"), ExitStatus(1, "Failed; nothing was committed"),
       ExitStatus(2, "Wrong usage"),
-      ExitStatus(3, "Done, but the point is Inconsistent"),
+      ExitStatus(3, "Done, but the point is less consistent than asked for: the message says why"),
       ExitStatus(130, "Interrupted; nothing was committed"),
     ])
 
   static func run(_ values: ParsedValues) throws -> Int32 {
-    var options = SnapshotOptions()
-    options.disks = try values.parse(disk, as: .assignment).map {
-      .init(name: $0.name, path: $0.value)
-    }
-    options.forgottenDisks = values[forget]
-    options.sameDisks = values[same]
-    options.isFull = values[full]
-    options.chunkSize = try values.parse(chunkSize, as: .byteCount(in: 0...Int.max))
-    options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
     let engine = try Common.engine(values)
     let report = try ProgressLine.during("reading", values) {
-      try engine.snapshot(values[collection], options, progress: $0, stop: Common.stop)
+      try engine.snapshot(values[collection], options(values), progress: $0, stop: Common.stop)
     }
     for warning in report.warnings { Console.warning(warning) }
-    let isWeak = report.point.consistency == .inconsistent
+    let isWeak = report.isWeaker || report.point.consistency == .inconsistent
     if isWeak {
       Console.warning(
-        "the point is Inconsistent: " + report.point.consistencyReasons.joined(separator: "; "))
+        "the point is \(report.point.consistency.rawValue): "
+          + report.point.consistencyReasons.joined(separator: "; "))
     }
     if values[Common.json] {
       try Console.print(
@@ -72,16 +95,80 @@ enum SnapshotCommand: Command {
     return isWeak ? 3 : 0
   }
 
+  private static func options(_ values: ParsedValues) throws -> SnapshotOptions {
+    var options = SnapshotOptions()
+    options.disks = try values.parse(disk, as: .assignment).map {
+      .init(name: $0.name, path: $0.value)
+    }
+    options.forgottenDisks = values[forget]
+    options.sameDisks = values[same]
+    options.isFull = values[full]
+    options.chunkSize = try values.parse(chunkSize, as: .byteCount(in: 0...Int.max))
+    options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
+    options.freezing = try freezing(values[freeze])
+    options.maxFreezeMilliseconds = try milliseconds(values, maxFreeze, upTo: .seconds(3600))
+    options.tracking = try choice(values, track)
+    options.hooks.preFreeze = values[preFreeze]
+    options.hooks.postThaw = values[postThaw]
+    options.hooks.timeoutSeconds =
+      try (milliseconds(values, hookTimeout, upTo: .seconds(1800)) + 999) / 1000
+    options.hooks.retries = try values.parse(hookRetries, as: .wholeNumber(in: 0...1000)) ?? 0
+    options.hooks.failureEndsPass = try choice(values, hookFailure, as: HookFailure.self) == .abort
+    return options
+  }
+
+  private enum HookFailure: String, CaseIterable { case abort, `continue` }
+
+  private static func freezing(_ words: [String]) throws -> SnapshotOptions.Freezing {
+    if words.isEmpty || words == ["auto"] { return .automatic }
+    if words == ["none"] { return .none }
+    if let word = words.first(where: { $0 == "auto" || $0 == "none" }) {
+      throw UsageError(
+        "--freeze \(word) can't be given together with others", advice: "name mount points only")
+    }
+    if let word = words.first(where: { !$0.hasPrefix("/") }) {
+      throw UsageError(
+        "--freeze '\(word)' is neither auto, none nor a mount point",
+        advice: "write a mount point with its whole path")
+    }
+    return .mountPoints(words)
+  }
+
+  private static func milliseconds(
+    _ values: ParsedValues, _ option: Option, upTo most: Duration
+  ) throws -> Int {
+    let least = Duration.milliseconds(1)
+    guard let span = try values.parse(option, as: .duration(in: least...most)) else { return 0 }
+    let (seconds, attoseconds) = span.components
+    return Int(seconds) * 1000 + Int(attoseconds / 1_000_000_000_000_000)
+  }
+
+  private static func choice<Choice: RawRepresentable & CaseIterable>(
+    _ values: ParsedValues, _ option: Option, as _: Choice.Type = Choice.self
+  ) throws -> Choice where Choice.RawValue == String {
+    let word = try values.require(option)
+    guard let choice = Choice(rawValue: word) else {
+      throw UsageError(
+        "--\(option.definition.name) '\(word)' is none of "
+          + Choice.allCases.map(\.rawValue).joined(separator: ", "),
+        advice: "see strobe snapshot --help")
+    }
+    return choice
+  }
+
   private static func print(_ report: SnapshotReport) {
     let point = report.point
     let read = point.disks.reduce(0) { $0 + $1.readBytes }
     Console.print(
       "\(point.collection)@\(point.id.prefix(12))  \(point.created)  \(point.consistency.rawValue)  "
-        + "\(Units.duration(report.seconds)), \(Units.rate(read, report.seconds)) read")
+        + "\(Units.duration(report.seconds)), \(Units.rate(read, report.seconds)) read"
+        + (point.freezeWindowMilliseconds.map { ", frozen \(Units.number($0, digits: 1)) ms" } ?? "")
+    )
     for disk in point.disks {
       Console.print(
         "  \(disk.name): \(Units.size(disk.size)), \(changes(disk, chunkSize: point.chunkSize))"
-          + (disk.newChainReason.map { " (full: \($0))" } ?? ""))
+          + (disk.newChainReason.map { " (full: \($0))" } ?? "")
+          + (disk.scanReason.map { " (read whole: \($0))" } ?? ""))
     }
   }
 

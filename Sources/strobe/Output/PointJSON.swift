@@ -10,6 +10,8 @@ struct PointJSON: Encodable {
     let size: Int
     let logicalSectorSize: Int
     let changeSource: String
+    let scanReason: String?
+    let cut: String?
     let newChainReason: String?
     let changedChunks: Int
     let clearedChunks: Int
@@ -36,6 +38,8 @@ struct PointJSON: Encodable {
   let consistency: String
   let consistencyReasons: [String]
   let freezeWindowMilliseconds: Double?
+  let frozen: [FrozenFileSystem]?
+  let hooks: [HookRecord]?
   let chunkSize: Int
   let writer: String
   let disks: [Disk]
@@ -55,6 +59,8 @@ struct PointJSON: Encodable {
     consistency = point.consistency.rawValue
     consistencyReasons = point.consistencyReasons
     freezeWindowMilliseconds = point.freezeWindowMilliseconds
+    frozen = point.frozen
+    hooks = point.hooks
     chunkSize = point.chunkSize
     writer = point.writer
     self.seconds = seconds
@@ -68,6 +74,7 @@ struct PointJSON: Encodable {
       return Disk(
         name: disk.name, source: disk.source, identity: disk.identity, size: disk.size,
         logicalSectorSize: disk.logicalSectorSize, changeSource: disk.changeSource.rawValue,
+        scanReason: disk.scanReason, cut: disk.cut?.rawValue,
         newChainReason: disk.newChainReason, changedChunks: disk.changedChunks,
         clearedChunks: disk.clearedChunks, changedBytes: disk.changedBytes,
         storedBytes: disk.storedBytes, readBytes: disk.readBytes,

@@ -5,17 +5,17 @@ import SnapshotRepository
 
 /// A worker's output: records one after another, and for each where it will be found.
 struct RecordBuffer: ~Copyable {
-  private let scan: DiskScan
+  private let capture: DiskCapture
   private let memory: AlignedBuffer
   /// Spool entries of the records in `memory`, their offsets counted from its start.
   private var entries: AlignedBuffer
   private var positions: [Int] = []
   private var used = 0
 
-  init(_ scan: DiskScan, capacity: Int) {
-    self.scan = scan
+  init(_ capture: DiskCapture, capacity: Int) {
+    self.capture = capture
     memory = AlignedBuffer(count: capacity)
-    let most = scan.wordsPerStripe * ChunkGeometry.chunksPerWord
+    let most = capture.wordsPerStripe * ChunkGeometry.chunksPerWord
     entries = AlignedBuffer(count: most * PassSpool.entrySize)
     positions.reserveCapacity(most)
   }
@@ -25,7 +25,11 @@ struct RecordBuffer: ~Copyable {
     _ content: UnsafeRawBufferPointer, _ position: Int, _ fingerprint: Fingerprint,
     _ encoder: inout ChunkEncoder
   ) throws(StrobeError) {
-    if used + SegmentFormat.recordHeaderSize + content.count > memory.count { try flush() }
+    if used + SegmentFormat.recordHeaderSize + content.count > memory.count
+      || (positions.count + 1) * PassSpool.entrySize > entries.count
+    {
+      try flush()
+    }
     let start = unsafe memory.address + used
     let (encoding, count) = unsafe encoder.encode(
       content, to: start + SegmentFormat.recordHeaderSize)
@@ -45,10 +49,10 @@ struct RecordBuffer: ~Copyable {
   /// Writes everything into a segment and keeps the final locations.
   mutating func flush() throws(StrobeError) {
     guard !positions.isEmpty else { return }
-    let (segment, base) = try unsafe scan.segments.append(
+    let (segment, base) = try unsafe capture.segments.append(
       UnsafeRawBufferPointer(rebasing: memory.bytes[..<used]))
-    scan.count(stored: used)
-    scan.progress.add(stored: used)
+    capture.count(stored: used)
+    capture.progress.add(stored: used)
     var first = 0
     for index in positions.indices {
       let place = unsafe entries.address + index * PassSpool.entrySize + Fingerprint.byteCount
@@ -59,7 +63,7 @@ struct RecordBuffer: ~Copyable {
       if index + 1 == positions.count || positions[index + 1] != positions[index] + 1 {
         let run = unsafe entries.bytes[
           (first * PassSpool.entrySize)..<((index + 1) * PassSpool.entrySize)]
-        try unsafe scan.spool.write(
+        try unsafe capture.spool.write(
           UnsafeRawBufferPointer(rebasing: run), position: positions[first])
         first = index + 1
       }

@@ -1,0 +1,63 @@
+import BlockDevices
+import ChangeDetection
+import Platform
+
+/// Reads a few chunks that the tracker says didn't change: one that did anyway means that something
+/// writes to the disk past the tracker, and that none of its marks can be relied on.
+///
+/// A write that the tracker saw after its marks were taken is no lie: it marks a write before the disk
+/// gets it, so a chunk that was read changed and isn't marked by then was never marked.
+struct TrackerAudit {
+  /// Chunks that are read: enough to find a tracker that misses a hundredth of the disk's changed chunks
+  /// within a few passes, and constant, so that a pass costs what changed.
+  static let sampleCount = 64
+
+  let disk: TrackedDisk
+  let plan: DiskPlan
+  let capture: DiskCapture
+
+  /// - Returns: the position of a chunk that changed unseen, or nil.
+  func findLie(besides hinted: ChunkBitmap, stop: CancellationFlag) throws(StrobeError) -> Int? {
+    let requestSize = max(capture.geometry.chunkSize, 4096)
+    var pipeline = try ReadPipeline(
+      source: plan.source, depth: 8, requestSize: requestSize, stop: stop)
+    let positions = sample(besides: hinted)
+    var started = 0
+    for position in positions {
+      while pipeline.hasRoom && started < positions.count {
+        let next = positions[started]
+        try pipeline.start(
+          offset: capture.geometry.offset(of: next), length: capture.geometry.length(of: next))
+        started += 1
+      }
+      let content = try unsafe UnsafeRawBufferPointer(pipeline.next())
+      let isChanged = unsafe differs(content, position)
+      pipeline.release()
+      capture.count(read: capture.geometry.length(of: position))
+      if isChanged && !disk.wasWritten(position, capture.geometry) { return position }
+    }
+    return nil
+  }
+
+  private func sample(besides hinted: ChunkBitmap) -> [Int] {
+    let count = capture.geometry.chunkCount
+    guard count > 0 else { return [] }
+    var chosen: Set<Int> = []
+    for _ in 0..<Self.sampleCount {
+      let position = Int.random(in: 0..<count)
+      if !hinted[position] { chosen.insert(position) }
+    }
+    return chosen.sorted()
+  }
+
+  private func differs(_ content: UnsafeRawBufferPointer, _ position: Int) -> Bool {
+    let isZeros = unsafe isZero(content)
+    switch capture.parentGroup(position / ChunkGeometry.chunksPerGroup) {
+    case .unknown: return false
+    case .zeros: return !isZeros
+    case .known(let block):
+      let known = block.fingerprint(position & (ChunkGeometry.chunksPerGroup - 1))
+      return unsafe isZeros ? !known.isZero : known != capture.secret.fingerprint(of: content)
+    }
+  }
+}

@@ -1,0 +1,65 @@
+import BlockDevices
+import Platform
+import SnapshotRepository
+
+/// What a pass achieved, from what was proved.
+struct ConsistencyAssessment {
+  /// What was held still for the cut.
+  struct Held {
+    /// The superblocks that were frozen until the cut was complete.
+    var superblocks: Set<DeviceNumber> = []
+    /// Whether hooks ran and all succeeded.
+    var applicationsRest = false
+  }
+
+  private let disks: [DiskPass]
+  private var doubts: [String] = []
+  private var writers: [String] = []
+
+  init(_ disks: [DiskPass]) { self.disks = disks }
+
+  /// Looks for who may write to the disks; before the cut and after it.
+  mutating func lookForWriters(_ held: Held) throws(StrobeError) {
+    for disk in disks {
+      for found in try Self.writers(disk.plan, held) where !writers.contains(found) {
+        writers.append(found)
+        if !disk.provesItself { doubts.append(found) }
+      }
+    }
+  }
+
+  /// Adds what the cut could not prove.
+  mutating func add(doubts found: [String]) {
+    for doubt in found where !doubts.contains(doubt) { doubts.append(doubt) }
+  }
+
+  /// The level, and why it is no better.
+  func level(_ held: Held) -> (Consistency, reasons: [String]) {
+    if !doubts.isEmpty { return (.inconsistent, doubts + writers.filter { !doubts.contains($0) }) }
+    if !writers.isEmpty { return (.crashConsistent, writers) }
+    if held.applicationsRest { return (.applicationConsistent, []) }
+    return (held.superblocks.isEmpty ? .crashConsistent : .fileSystemConsistent, [])
+  }
+
+  private static func writers(_ plan: DiskPlan, _ held: Held) throws(StrobeError) -> [String] {
+    let use = try DiskUse(of: plan.source.facts, path: plan.source.path)
+    var found = use.mounts.filter { $0.isWritable && !held.superblocks.contains($0.device) }.map {
+      "disk \(plan.name): \(plan.source.path) is mounted read-write at \($0.mountPoint) and was not frozen"
+    }
+    if found.count > 1 { found.removeLast(found.count - 1) }
+    if let other = use.otherWriter, !held.applicationsRest {
+      found.append("disk \(plan.name): \(plan.source.path): \(other), and it was not frozen")
+    }
+    return found
+  }
+}
+
+extension DiskPass {
+  /// Whether the cut itself proves that nobody wrote, so that somebody who might have doesn't matter.
+  fileprivate var provesItself: Bool {
+    switch method {
+    case .preCopy, .clone: true
+    case .underFreeze, .live: false
+    }
+  }
+}

@@ -1,0 +1,168 @@
+import BlockDevices
+import Glibc
+import Platform
+import Quiescing
+import SnapshotRepository
+
+// The window in which everything stands still:
+//
+//   guardian → syncfs → (copy live) → pre-freeze hook → syncfs → freeze all → cut → thaw all → post-thaw hook
+//
+// Invariants:
+// - Whatever happens in between, all that was frozen is thawed and `post-thaw` runs if `pre-freeze` was
+//   started: by us, or by the guardian when we are gone.
+// - The cut counts only if every freeze still held when it was complete.
+
+/// Holds file systems and applications still while a cut is made.
+final class QuietWindow {
+  let fileSystems: [FileSystemOnDisk]
+  private(set) var warnings: [String] = []
+  private let context: PassContext
+  private let settings: CaptureSettings
+  private var hookRun: HookRun
+
+  /// What the last window came to.
+  private(set) var held = ConsistencyAssessment.Held()
+  private(set) var frozen: [FrozenFileSystem] = []
+  private(set) var milliseconds: Double?
+  /// Why it held less still than was asked for.
+  private(set) var weaknesses: [String] = []
+
+  init(
+    _ disks: [DiskPass], _ context: PassContext, _ settings: CaptureSettings
+  ) throws(StrobeError) {
+    self.context = context
+    self.settings = settings
+    hookRun = HookRun(context)
+    fileSystems = try FreezeSelection.select(
+      context.options.freezing, disks: disks.map(\.plan.source.facts))
+    try FreezeSelection.refuseOwn(fileSystems, context)
+    try hookRun.check()
+  }
+
+  /// Whether there is anything to hold still.
+  var isNeeded: Bool { !fileSystems.isEmpty || context.options.hooks.areThere }
+
+  var hookRecords: [HookRecord] { hookRun.records }
+
+  /// What will be held still if all goes well.
+  var expected: ConsistencyAssessment.Held {
+    ConsistencyAssessment.Held(
+      superblocks: Set(fileSystems.map(\.device)),
+      applicationsRest: context.options.hooks.areThere)
+  }
+
+  /// The consistency that was asked for.
+  var wanted: Consistency {
+    if context.options.hooks.areThere { return .applicationConsistent }
+    return fileSystems.isEmpty ? .crashConsistent : .fileSystemConsistent
+  }
+
+  /// Runs `cut` in a window.
+  ///
+  /// - Parameter before: copies what was written so far; runs while nothing is frozen yet.
+  func hold(
+    before: () throws(StrobeError) -> Void, _ cut: () throws(StrobeError) -> Void
+  ) throws(StrobeError) {
+    guard isNeeded else {
+      try before()
+      try cut()
+      return
+    }
+    held = ConsistencyAssessment.Held()
+    (frozen, weaknesses, milliseconds) = ([], [], nil)
+    let session = try FreezeSession(
+      fileSystems, postThaw: hookRun.postThaw(after: context.options.maxFreezeMilliseconds),
+      options)
+    for warning in session.warnings where !warnings.contains(warning) { warnings.append(warning) }
+    settings.watch.begin(session)
+    defer {
+      session.abandon()
+      settings.watch.end()
+    }
+    try session.synchronize()
+    try before()
+    do throws(StrobeError) {
+      try hookRun.preFreeze(session, stop: settings.stop)
+      if context.options.hooks.preFreeze != nil {
+        // What the application wrote to come to rest.
+        try session.synchronize()
+        try before()
+      }
+      try holdFrozen(session, cut)
+    } catch {
+      session.abandon()
+      try? hookRun.postThaw(session)
+      throw Self.explained(error, session, context.options)
+    }
+    try hookRun.postThaw(session)
+    held.applicationsRest = hookRun.allSucceeded
+    weaknesses += hookRun.weaknesses
+  }
+
+  private var options: FreezeOptions {
+    var options = FreezeOptions()
+    options.maxFreezeMilliseconds = context.options.maxFreezeMilliseconds
+    options.guardianExecutable = context.options.guardianExecutable
+    options.stop = settings.stop
+    return options
+  }
+
+  private func holdFrozen(
+    _ session: FreezeSession, _ cut: () throws(StrobeError) -> Void
+  ) throws(StrobeError) {
+    for result in try session.freeze() { try note(result) }
+    let start = monotonicSeconds()
+    try cut()
+    let seconds = monotonicSeconds() - start
+    let window = try session.thaw()
+    guard window.isHeld else {
+      throw StrobeError(
+        .busy,
+        "the freeze did not hold until the cut was complete: \(window.brokenBy ?? "unknown"); "
+          + "everything is thawed, nothing was committed", advice: "run the command again")
+    }
+    // Where only hooks hold anything still, it is the time that they had to.
+    milliseconds = frozen.isEmpty ? seconds * 1000 : window.milliseconds
+  }
+
+  private func note(_ result: FreezeResult) throws(StrobeError) {
+    let system = result.fileSystem
+    let why: String
+    switch result.outcome {
+    case .frozen(let milliseconds):
+      held.superblocks.insert(system.device)
+      frozen.append(
+        FrozenFileSystem(
+          mountPoint: system.mountPoint, fileSystem: system.fileSystem,
+          freezeMilliseconds: milliseconds))
+      return
+    case .unsupported: why = "\(system.fileSystem) can't be frozen"
+    case .alreadyFrozen:
+      why = "it is frozen already, by somebody else (if an earlier strobe died: strobe thaw)"
+    case .vanished: why = "it was unmounted or mounted over"
+    case .failed(let code): why = unsafe String(cString: strerror(code))
+    }
+    let text = "\(system.mountPoint) was not frozen: \(why)"
+    if case .mountPoints = context.options.freezing {
+      throw StrobeError(
+        .refused, "\(text); nothing was committed",
+        advice: "leave it out, or use --freeze auto, which goes on without")
+    }
+    weaknesses.append(text)
+  }
+
+  /// A cut that was told to stop because its freeze was lost failed for that reason.
+  private static func explained(
+    _ error: StrobeError, _ session: FreezeSession, _ options: SnapshotOptions
+  ) -> StrobeError {
+    guard error.reason == .cancelled, session.isLost else { return error }
+    return StrobeError(
+      .busy,
+      "the freeze was given up: \(session.lossReason ?? "the guardian ended"); everything is thawed, "
+        + "nothing was committed",
+      advice:
+        "allow more with --max-freeze (now \(options.maxFreezeMilliseconds) ms), or track the "
+        + "writes with strobe track start")
+  }
+}
