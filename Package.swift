@@ -94,7 +94,8 @@ let package = Package(
     .testTarget(
       name: "EngineTests",
       dependencies: [
-        "Engine", "ChangeTracking", "Quiescing", "SnapshotRepository", "BlockDevices", "ChangeDetection", "Platform", "CLinux",
+        "Engine", "ChangeTracking", "Quiescing", "SnapshotRepository", "BlockDevices",
+        "ChangeDetection", "Platform", "CLinux",
         "TestSupport",
       ], swiftSettings: room),
     .testTarget(
