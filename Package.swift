@@ -65,6 +65,10 @@ let package = Package(
     .target(
       name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport",
       swiftSettings: room),
+    // An engine that freezes and does nothing else: what the tests of the guardian kill.
+    .executableTarget(
+      name: "freeze-driver", dependencies: ["Quiescing", "Platform"], path: "Tests/FreezeDriver",
+      swiftSettings: room),
     .testTarget(
       name: "PlatformTests", dependencies: ["Platform", "CLinux", "TestSupport"],
       swiftSettings: room),
@@ -89,7 +93,9 @@ let package = Package(
       swiftSettings: room),
     .testTarget(
       name: "QuiescingTests",
-      dependencies: ["Quiescing", "BlockDevices", "Platform", "CLinux", "strobe", "TestSupport"],
+      dependencies: [
+        "Quiescing", "BlockDevices", "Platform", "CLinux", "strobe", "freeze-driver", "TestSupport",
+      ],
       swiftSettings: room),
     .testTarget(
       name: "EngineTests",

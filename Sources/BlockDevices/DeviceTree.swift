@@ -9,6 +9,11 @@ package enum DeviceTree {
     resolvedPath("/sys/dev/block/\(device)").map(lastComponent)
   }
 
+  /// How a message names a device: `/dev/vda1`, or its number when it is gone.
+  package static func label(_ device: DeviceNumber) -> String {
+    name(of: device).map { "/dev/\($0)" } ?? "\(device)"
+  }
+
   package static func number(ofName name: String) -> DeviceNumber? {
     guard let text = readText("/sys/class/block/\(name)/dev") else { return nil }
     let halves = text.split(separator: ":").compactMap { Int($0) }

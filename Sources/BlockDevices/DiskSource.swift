@@ -59,12 +59,12 @@ package final class DiskSource: Sendable {
     self.file = file
   }
 
-  /// A copy that is read in place of the original: the identity is the original's.
-  init(
+  /// A copy in a file that is read in place of the original: the identity is the original's.
+  package init(
     reading file: consuming FileDescriptor, inPlaceOf original: DiskSource
   ) throws(StrobeError) {
     path = original.path
-    kind = original.kind
+    kind = .imageFile
     size = original.size
     logicalSectorSize = original.logicalSectorSize
     identity = original.identity

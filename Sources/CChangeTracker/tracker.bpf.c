@@ -170,7 +170,7 @@ __noinline int set_range(__u32 slot, __u64 base, __u64 first, __u64 last) {
 
 // Marks blocks `first` to `last` in the bitmap at `slot`. Whole groups are marked in level 2, so a range
 // costs at most 64 words at either end and two of level 2 (a bio or request is shorter than 4 GiB, a
-// block not shorter than 64 KiB).
+// group of blocks not shorter than 16 MiB).
 __noinline int mark_blocks(__u32 slot, __u64 base, __u64 first, __u64 last) {
   __u64 group_blocks = 1ULL << TRACKER_GROUP_SHIFT;
   __u64 first_whole = (first + group_blocks - 1) >> TRACKER_GROUP_SHIFT;

@@ -44,6 +44,16 @@
     }
   }
 
+  /// Clears every bit that is set in `other`, a bitmap of the same size.
+  package func remove(_ other: ChunkBitmap) {
+    precondition(wordCount == other.wordCount)
+    for index in 0..<wordCount where other[word: index] != 0 {
+      self[word: index] &= ~other[word: index]
+    }
+  }
+
+  package var isEmpty: Bool { (0..<wordCount).allSatisfy { self[word: $0] == 0 } }
+
   /// How many bits are set.
   package var population: Int {
     var count = 0

@@ -7,14 +7,9 @@ extension ChangeTracker {
   /// marked again when it ends.
   package func exchange() -> MarkedBlocks {
     let marked = MarkedBlocks(geometry)
-    for word in 0..<geometry.level2Words {
-      let bits = memory.take(geometry.level2Start + word)
-      if bits != 0 { marked.add(bits, toLevel2: word) }
-    }
-    for word in 0..<geometry.level1Words {
-      let bits = memory.take(geometry.level1Start + word)
-      if bits != 0 { marked.add(bits, toLevel1: word) }
-    }
+    let (level2, level1) = (geometry.level2Start, geometry.level1Start)
+    memory.take(level2..<level1) { marked.add($1, toLevel2: $0 - level2) }
+    memory.take(level1..<geometry.wordCount) { marked.add($1, toLevel1: $0 - level1) }
     let overflow = memory.take(HeaderWord.overflow)
     if overflow != 0 { marked.markEverything(Self.describe(overflow)) }
     if isBioBased { keepPendingWrites(marked) }
@@ -43,7 +38,7 @@ extension ChangeTracker {
   /// Whether anything is marked at all.
   package var hasMarks: Bool {
     if memory[HeaderWord.overflow] != 0 { return true }
-    return (geometry.level2Start..<geometry.wordCount).contains { memory.peek($0) != 0 }
+    return memory.firstSet(geometry.level2Start..<geometry.wordCount) != nil
   }
 
   /// Bytes of the source that are marked.

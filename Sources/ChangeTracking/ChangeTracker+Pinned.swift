@@ -1,3 +1,4 @@
+import BlockDevices
 import CChangeTracker
 import Glibc
 package import Platform
@@ -29,7 +30,7 @@ extension ChangeTracker {
     let lock = try place.lock(device)
     if let old = try open(device, in: place, lock: nil) {
       guard old.lossReason != nil else {
-        throw StrobeError(.exists, "changes of \(device) are tracked already")
+        throw StrobeError(.exists, "changes of \(DeviceTree.label(device)) are tracked already")
       }
       try old.unpin(in: place)
     }
@@ -85,7 +86,20 @@ extension ChangeTracker {
     let lock = try place.lock(device)
     defer { _ = lock.number }
     guard let old = try open(device, in: place, lock: nil) else { throw noTracker(device) }
-    try old.unpin(in: place)
+    try old.unpinLast(in: place)
+  }
+
+  /// Stops this pinned tracker, which a pass holds: it can't be relied on.
+  package func stop() throws(StrobeError) {
+    guard let place else { return }
+    let turn = try place.lock()
+    defer { _ = turn.number }
+    try unpinLast(in: place)
+  }
+
+  /// Removes the pin, and with the last one the programs.
+  private func unpinLast(in place: TrackerPlace) throws(StrobeError) {
+    try unpin(in: place)
     guard try place.devices().isEmpty else { return }
     try PinnedSet.remove(place)
     if unsafe rmdir(place.root) != 0 && errno != ENOENT && errno != ENOTEMPTY {
@@ -95,7 +109,8 @@ extension ChangeTracker {
 
   private static func noTracker(_ device: DeviceNumber) -> StrobeError {
     StrobeError(
-      .notFound, "changes of \(device) are not tracked", advice: "strobe track start begins it")
+      .notFound, "changes of \(DeviceTree.label(device)) are not tracked",
+      advice: "strobe track start begins it")
   }
 
   /// Takes the window from the programs and removes its pin.
@@ -175,7 +190,7 @@ extension TrackerGeometry {
     let shift = memory[HeaderWord.blockShift]
     guard memory[HeaderWord.magic] == HeaderWord.magicValue,
       memory[HeaderWord.version] == UInt64(TRACKER_VERSION),
-      sectors < 1 << 54, start < 1 << 54, (16..<48).contains(shift)
+      sectors < 1 << 54, start < 1 << 54, (12..<48).contains(shift)
     else { return nil }
     self.init(
       device: DeviceNumber(kernelNumber: UInt32(truncatingIfNeeded: memory[HeaderWord.device])),

@@ -1,3 +1,4 @@
+import BlockDevices
 import CChangeTracker
 import Glibc
 package import Platform
@@ -7,13 +8,17 @@ extension ChangeTracker {
   ///
   /// - Throws: `refused` when a device can't be tracked reliably or the kernel lacks what it takes; `system`
   ///   when the kernel says no.
+  ///
+  /// - Parameter pendingLimit: how many writes to bio-based disks may be in flight; nil: 16,384. When
+  ///   there are more, everything counts as written.
   package static func transient(
-    on devices: [DeviceNumber]
+    on devices: [DeviceNumber], pendingLimit: Int? = nil
   ) throws(StrobeError) -> [ChangeTracker] {
     var found: [TrackedDevice] = []
     for device in devices { found.append(try trackable(device)) }
     if found.isEmpty { return [] }
-    let set = try ProgramSet(loading: found.contains(where: \.isBioBased))
+    let set = try ProgramSet(
+      pendingLimit: found.contains(where: \.isBioBased) ? pendingLimit : 1)
     var trackers: [ChangeTracker] = []
     for (slot, device) in found.enumerated() {
       let memory = try makeMemory(device, set)

@@ -1,4 +1,4 @@
-import CChangeTracker
+import CBPF
 import Glibc
 package import Platform
 
@@ -52,6 +52,16 @@ package final class ChangeTracker: Sendable {
 
   /// 32 hexadecimal digits, random.
   package var id: String { hexadecimal(memory.bytes(at: HeaderWord.tracker, words: 2)) }
+
+  /// The kernel's numbers of the programs that mark for it, as `bpftool prog` shows them.
+  package var programNumbers: [UInt32] { self.set?.programNumbers ?? [] }
+
+  /// Whether the kernel has a program of that number.
+  package static func programExists(_ number: UInt32) -> Bool {
+    let descriptor = bpf_prog_get_fd_by_id(number)
+    if descriptor >= 0 { close(descriptor) }
+    return descriptor >= 0
+  }
 
   /// When it was started, in nanoseconds since 1970.
   package var startedAtNanoseconds: Int { Int(memory[HeaderWord.startedAt]) }

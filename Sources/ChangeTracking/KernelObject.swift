@@ -93,11 +93,14 @@ enum LibraryMessages {
     return try result.get()
   }
 
+  /// The first is the cause; what follows are its consequences and the verifier's log.
   private static func keep(_ line: String) {
-    // The verifier's log comes as one long message; its first lines say little.
-    text.withLock { if $0.utf8.count < 300 { $0 += line.split(separator: "\n").first ?? "" } }
+    let first = line.split(separator: "\n").first ?? ""
+    text.withLock { text in
+      if text.isEmpty { text = String(first.hasPrefix("libbpf: ") ? first.dropFirst(8) : first) }
+    }
   }
 
-  /// The first messages of the last ``capturing(_:)``, or an empty text.
+  /// The first message of the last ``capturing(_:)``, or an empty text.
   static var last: String { text.withLock { $0 } }
 }

@@ -54,6 +54,13 @@ import Glibc
     other.forEachLevel1Word { add($1, toLevel1: $0) }
   }
 
+  /// The same marks, to be changed on their own.
+  package func copy() -> MarkedBlocks {
+    let copy = MarkedBlocks(geometry)
+    copy.formUnion(self)
+    return copy
+  }
+
   /// Marked bytes.
   package var byteCount: Int {
     var count = 0

@@ -20,10 +20,16 @@ enum PinnedSet {
         throw StrobeError(.notFound, "its program was never complete, or is of another version")
       }
       var programs: [KernelObject] = []
+      var numbers: [UInt32] = []
       for (name, id) in zip(ProgramSet.programs, identity.links) {
-        programs.append(try program(ofLink: place.link(name), id))
+        let path = place.link(name)
+        let number = try link(path, id)
+        numbers.append(number)
+        let program = try bpfCall("bpf_prog_get_fd_by_id", path) { bpf_prog_get_fd_by_id(number) }
+        programs.append(KernelObject(owning: program))
       }
-      return ProgramSet(maps: maps, identity: identity, links: [], programs: programs)
+      return ProgramSet(
+        maps: maps, identity: identity, links: [], programs: programs, programNumbers: numbers)
     } catch {
       throw TrackerDoubt(reason: error.message)
     }
@@ -56,20 +62,12 @@ enum PinnedSet {
     return info.program
   }
 
-  private static func program(
-    ofLink path: String, _ id: UInt32
-  ) throws(StrobeError) -> KernelObject {
-    let program = try link(path, id)
-    return KernelObject(
-      owning: try bpfCall("bpf_prog_get_fd_by_id", path) { bpf_prog_get_fd_by_id(program) })
-  }
-
   /// The set that is there, or a new one when there is none or it isn't whole. Windows of an old one stay
   /// pinned: their generation tells that nobody writes to them any more.
   static func openOrMake(_ place: TrackerPlace) throws(StrobeError) -> ProgramSet {
     do throws(TrackerDoubt) { return try open(place) } catch {
       try remove(place)
-      let set = try ProgramSet(loading: true)
+      let set = try ProgramSet(pendingLimit: nil)
       try set.maps.disks.pin(place.map("disks"))
       try set.maps.bitmaps.pin(place.map("bitmaps"))
       try set.maps.pending.pin(place.map("pending"))

@@ -17,11 +17,14 @@ final class ProgramSet: Sendable {
   /// Keep the programs attached; empty for a pinned set, which its pins keep.
   private let links: [KernelObject]
   private let watchedPrograms: [KernelObject]
+  /// The kernel's numbers of the programs, in the order of ``programs``.
+  let programNumbers: [UInt32]
 
   init(
     maps: TrackerMaps, identity: SetIdentity, links: [KernelObject],
-    programs: [KernelObject]
+    programs: [KernelObject], programNumbers: [UInt32]
   ) {
+    self.programNumbers = programNumbers
     self.maps = maps
     self.identity = identity
     self.links = links
@@ -41,18 +44,26 @@ final class ProgramSet: Sendable {
   /// Loads the programs and attaches them. Takes some tens of milliseconds, most of it libbpf's reading
   /// of the kernel's type information.
   ///
-  /// - Parameter tracksBios: whether a bio-based disk will be tracked, which takes a table of 1.5 MiB.
-  convenience init(loading tracksBios: Bool) throws(StrobeError) {
+  /// - Parameter pendingLimit: how many writes to bio-based disks may be in flight; nil: as many as
+  ///   tracker.bpf.c says, which takes a table of 1.5 MiB.
+  convenience init(pendingLimit: Int?) throws(StrobeError) {
     let loaded = try LibraryMessages.capturing { () throws(StrobeError) in
-      try LoadedObject(tracksBios: tracksBios)
+      try LoadedObject(pendingLimit)
     }
     let maps = try TrackerMaps { name throws(StrobeError) in try loaded.map(name) }
     let links = loaded.links
     var ids: [UInt32] = []
-    for link in links { ids.append(try link.linkInfo().id) }
+    var numbers: [UInt32] = []
+    for link in links {
+      let info = try link.linkInfo()
+      ids.append(info.id)
+      numbers.append(info.program)
+    }
     let identity = SetIdentity(generation: randomBytes(16), links: ids)
     try maps.writeIdentity(identity)
-    self.init(maps: maps, identity: identity, links: links, programs: loaded.programs)
+    self.init(
+      maps: maps, identity: identity, links: links, programs: loaded.programs,
+      programNumbers: numbers)
   }
 
   func pinLinks(_ path: (String) -> String) throws(StrobeError) {
@@ -66,7 +77,7 @@ final class ProgramSet: Sendable {
   private(set) var links: [KernelObject] = []
   private(set) var programs: [KernelObject] = []
 
-  init(tracksBios: Bool) throws(StrobeError) {
+  init(_ pendingLimit: Int?) throws(StrobeError) {
     guard unsafe access("/sys/kernel/btf/vmlinux", R_OK) == 0 else {
       throw StrobeError(
         .refused, "changes can't be tracked: the kernel has no type information (BTF)",
@@ -78,8 +89,9 @@ final class ProgramSet: Sendable {
       throw Self.failure(errno, "bpf_object__open")
     }
     unsafe self.object = object
-    if !tracksBios {
-      unsafe _ = bpf_map__set_max_entries(bpf_object__find_map_by_name(object, "pending"), 1)
+    if let pendingLimit {
+      let map = unsafe bpf_object__find_map_by_name(object, "pending")
+      unsafe _ = bpf_map__set_max_entries(map, UInt32(pendingLimit))
     }
     let result = unsafe bpf_object__load(object)
     guard result == 0 else { throw Self.failure(-result, "bpf_object__load") }

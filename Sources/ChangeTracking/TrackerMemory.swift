@@ -84,13 +84,23 @@ enum HeaderWord {
     set { unsafe cchange_tracker_store64(pointer(index), newValue) }
   }
 
-  /// Takes a word's bits and leaves none; a word without bits costs a load.
-  @inline(__always)
-  func take(_ index: Int) -> UInt64 {
-    let word = unsafe pointer(index)
-    if unsafe cchange_tracker_peek64(word) == 0 { return 0 }
-    return unsafe cchange_tracker_exchange64(word, 0)
+  /// Takes the bits of all words in a range and leaves none; a word without bits costs a load.
+  func take(_ range: Range<Int>, _ body: (_ index: Int, _ bits: UInt64) -> Void) {
+    var index = range.lowerBound
+    while let found = firstSet(index..<range.upperBound) {
+      body(found, unsafe cchange_tracker_exchange64(pointer(found), 0))
+      index = found + 1
+    }
   }
+
+  /// The first word in a range that has bits.
+  func firstSet(_ range: Range<Int>) -> Int? {
+    precondition(range.lowerBound >= 0 && range.upperBound <= wordCount)
+    let found = unsafe cchange_tracker_next64(words, range.lowerBound, range.upperBound)
+    return found < range.upperBound ? found : nil
+  }
+
+  func take(_ index: Int) -> UInt64 { unsafe cchange_tracker_exchange64(pointer(index), 0) }
 
   @inline(__always)
   func add(_ bits: UInt64, to index: Int) {

@@ -1,3 +1,4 @@
+import BlockDevices
 import CChangeTracker
 import CLinux
 import Glibc
@@ -79,7 +80,7 @@ package struct TrackerPlace: Sendable {
     if clinux_try_lock(file.number, 1) == 0 { return file }
     guard errno == EWOULDBLOCK else { throw .system(errno, call: "flock", object: file.path) }
     throw StrobeError(
-      .busy, "the change tracker of \(device) is in use by another snapshot",
+      .busy, "the change tracker of \(DeviceTree.label(device)) is in use by another snapshot",
       advice: "wait until that has ended")
   }
 

@@ -13,6 +13,17 @@ package struct FileDescriptor: ~Copyable, Sendable {
     self.path = path
   }
 
+  /// A new file without a name in `folder`, which vanishes with its descriptor.
+  package init(unnamedIn folder: String) throws(StrobeError) {
+    if let file = try? FileDescriptor(opening: folder, O_RDWR | clinux_O_TMPFILE) {
+      self = file
+      return
+    }
+    let path = folder + "/unnamed-" + hexadecimal(randomBytes(8))
+    self = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_EXCL)
+    unsafe unlink(path)
+  }
+
   /// Takes over a descriptor that is open already.
   package init(owning number: Int32, path: String) {
     self.number = number
@@ -53,6 +64,12 @@ package struct FileDescriptor: ~Copyable, Sendable {
   /// Waits until data and metadata are on the medium. See fsync(2).
   package func synchronize() throws(StrobeError) {
     try systemCall("fsync", path) { fsync(number) }
+  }
+
+  /// Waits for what is being written back now, and finds out whether any of it failed: reading
+  /// a page that could not be written gives back what was there before. See sync_file_range(2).
+  package func checkWriteback() throws(StrobeError) {
+    try systemCall("sync_file_range", path) { clinux_wait_for_writeback(number) }
   }
 
   package func truncate(to size: Int) throws(StrobeError) {

@@ -99,3 +99,41 @@ func differences(_ one: [UInt8], _ other: [UInt8]) -> [Range<Int>] {
     return isEqual ? nil : piece
   }
 }
+
+/// A loop device of a number that nobody else is given, so that it can be detached and attached again
+/// by a test; gone when let go.
+final class NumberedLoop: Sendable {
+  let path: String
+  let backing: String
+  private let index: Int32
+  private let folder: TemporaryDirectory
+
+  init(size: Int, in folder: TemporaryDirectory) throws {
+    self.folder = folder
+    backing = folder.file("loop-" + hexadecimal(randomBytes(4)))
+    try Shell.run("truncate", "-s", "\(size)", backing)
+    // Far above what `losetup --find` gives out, which is the lowest that is free.
+    index = Int32.random(in: 10_000..<1_000_000)
+    path = "/dev/loop\(index)"
+    // LOOP_CTL_ADD of loop(4).
+    try Self.control(0x4C80, index)
+    try attach()
+  }
+
+  func attach() throws { try Shell.run("losetup", path, backing) }
+  func detach() throws { try Shell.run("losetup", "--detach", path) }
+
+  private static func control(_ request: UInt, _ index: Int32) throws(StrobeError) {
+    let control = try FileDescriptor(opening: "/dev/loop-control", O_RDWR)
+    try systemCall("ioctl", "/dev/loop-control") { ioctl(control.number, request, index) }
+  }
+
+  deinit {
+    _ = try? detach()
+    // LOOP_CTL_REMOVE; whoever looks at new devices may have it open for a moment.
+    for _ in 0..<100 {
+      if (try? Self.control(0x4C81, index)) != nil { return }
+      usleep(20_000)
+    }
+  }
+}

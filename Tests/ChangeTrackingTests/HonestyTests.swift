@@ -5,69 +5,6 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// What a tracker takes while others write, and what it was worth in the end.
-///
-/// A *mirror* is a copy of the device that is brought up to date only with blocks that the tracker
-/// named. When the writers have ended, one more exchange must make it equal to the device: a write that
-/// was in flight when its mark was taken has to be marked again.
-private final class Mirror: @unchecked Sendable {
-  // Sendable: one thread at a time.
-  let tracker: ChangeTracker
-  let path: String
-  let first: [UInt8]
-  var copy: [UInt8]
-  let all: MarkedBlocks
-  private(set) var rounds = 0
-
-  init(_ tracker: ChangeTracker, _ path: String) throws(StrobeError) {
-    self.tracker = tracker
-    self.path = path
-    first = try contents(path, size: tracker.size)
-    copy = first
-    // What was written before the copy was made is in it.
-    all = tracker.exchange()
-  }
-
-  func update() throws(StrobeError) {
-    let marked = tracker.exchange()
-    rounds += 1
-    var ranges: [Range<Int>] = []
-    marked.forEachRange { ranges.append($0) }
-    try readDirect(path, ranges, into: &copy)
-    all.formUnion(marked)
-  }
-
-  /// The last exchange, after which everything has to agree.
-  func finish() throws(StrobeError) {
-    try update()
-    let now = try contents(path, size: tracker.size)
-    #expect(tracker.lossReason == nil)
-    #expect(differences(copy, now).isEmpty, "mirror of \(path) after \(rounds) rounds")
-    var marked: [Range<Int>] = []
-    all.forEachRange { marked.append($0) }
-    let missed = differences(first, now).filter { piece in
-      !marked.contains { $0.lowerBound <= piece.lowerBound && $0.upperBound >= piece.upperBound }
-    }
-    #expect(missed.isEmpty, "changed but never marked")
-  }
-}
-
-/// Runs fio to its end.
-/// - Returns: how many writes it made.
-private func writeRandomly(
-  _ path: String, jobs: Int, writes: Int, depth: Int, seed: Int, options: [String] = []
-) throws -> Int {
-  let result = try Shell.capture(
-    [
-      "fio", "--name=w", "--filename=\(path)", "--rw=randwrite", "--bs=4k", "--ioengine=libaio",
-      "--direct=1", "--iodepth=\(depth)", "--numjobs=\(jobs)", "--number_ios=\(writes)",
-      "--randseed=\(seed)", "--norandommap", "--group_reporting", "--thread",
-      "--refill_buffers", "--randrepeat=1", "--output-format=terse", "--allow_file_create=0",
-    ] + options)
-  guard result.status == 0 else { throw Shell.Failure(description: "fio: \(result.errors)") }
-  return jobs * writes
-}
-
 @Suite("Honesty of trackers", .serialized, .enabled(if: canTrack, "needs loop devices and BTF"))
 struct HonestyTests {
   private let folder = TemporaryDirectory(in: "/dev/shm")
@@ -109,6 +46,7 @@ struct HonestyTests {
   }
 
   private let writes = isLong ? 100_000 : 1_500
+  private let rounds = isLong ? 100 : 3
 
   @Test(
     "Sixteen writers on a loop device while marks are taken without a pause",
@@ -117,8 +55,12 @@ struct HonestyTests {
     let disk = try LoopDevice(size: 64 << 20, in: folder)
     let tracker = try ChangeTracker.transient(on: [number(disk.path)])[0]
     let path = disk.path
-    try follow([Mirror(tracker, path)]) { [writes] in
+    let mirror = try Mirror(tracker, path)
+    try follow([mirror]) { [writes] in
       try writeRandomly(path, jobs: 16, writes: writes, depth: 8, seed: 1)
+    }
+    for round in 0..<rounds {
+      try follow([mirror]) { try writeOnce(path, size: 64 << 20, seed: 100 + round) }
     }
   }
 
@@ -130,8 +72,12 @@ struct HonestyTests {
     let disk = try ZRAMDisk(size: 64 << 20)
     let tracker = try ChangeTracker.transient(on: [number(disk.path)])[0]
     let path = disk.path
-    try follow([Mirror(tracker, path)]) { [writes] in
+    let mirror = try Mirror(tracker, path)
+    try follow([mirror]) { [writes] in
       try writeRandomly(path, jobs: 16, writes: writes, depth: 8, seed: 2)
+    }
+    for round in 0..<rounds {
+      try follow([mirror]) { try writeOnce(path, size: 64 << 20, seed: 200 + round) }
     }
   }
 
@@ -155,6 +101,55 @@ struct HonestyTests {
           options: ["--offset=\(start)", "--size=\(size)"])
       }
       return count
+    }
+  }
+
+  @Test(
+    "Writes of all kinds and sizes, on a disk and its partitions",
+    .enabled(if: Machine.has("blkdiscard", "sfdisk"), "needs blkdiscard and sfdisk"),
+    arguments: [1, 2])
+  func mixture(seed: UInt64) throws {
+    let disk = try PartitionedLoop(mebibytes: 16, in: folder)
+    let paths = [disk.disk.path] + disk.partitions
+    let sizes = [36 << 20] + disk.sizes
+    let trackers = try ChangeTracker.transient(on: paths.map { try number($0) })
+    let mirrors = try zip(trackers, paths).map { try Mirror($0, $1) }
+    let rounds = isLong ? 3000 : 150
+    try follow(mirrors) {
+      var generator = SeededGenerator(seed: seed)
+      for _ in 0..<rounds {
+        let which = Int.random(in: 0..<3, using: &generator)
+        // The partition table at either end of the disk stays.
+        let end = sizes[which] >> 12
+        let first = Int.random(in: which == 0 ? 512..<end - 512 : 0..<end - 1, using: &generator)
+        let limit = min(1 << Int.random(in: 0..<9, using: &generator), end - first)
+        let pages = Int.random(in: 1...limit, using: &generator)
+        if which == 0 && first + pages > end - 256 { continue }
+        try writeSomehow(paths[which], first << 12, pages << 12, &generator)
+      }
+      return rounds
+    }
+  }
+
+  /// Writes a range with O_DIRECT, through the page cache, or by discarding or zeroing it.
+  private func writeSomehow(
+    _ path: String, _ offset: Int, _ count: Int, _ generator: inout SeededGenerator
+  ) throws {
+    switch Int.random(in: 0..<6, using: &generator) {
+    case 0:
+      let words = ["blkdiscard", "--force", "--offset", "\(offset)", "--length", "\(count)", path]
+      let result = try Shell.capture(words)
+      #expect(result.status == 0, "\(result.errors)")
+    case 1:
+      let words = ["blkdiscard", "--force", "--zeroout", "--offset", "\(offset)"]
+      let result = try Shell.capture(words + ["--length", "\(count)", path])
+      #expect(result.status == 0, "\(result.errors)")
+    case 2: try writeBytes(generator.bytes(count), to: path, at: offset)
+    default:
+      let file = try FileDescriptor(opening: path, O_RDWR | directFlag)
+      let buffer = AlignedBuffer(count: count)
+      unsafe buffer.bytes.copyBytes(from: generator.bytes(count))
+      try unsafe file.write(UnsafeRawBufferPointer(buffer.bytes), at: offset)
     }
   }
 }

@@ -17,6 +17,11 @@ int cchange_tracker_is_bpf_file_system(const char *path);
 static inline uint64_t cchange_tracker_peek64(const uint64_t *word) {
   return __atomic_load_n(word, __ATOMIC_RELAXED);
 }
+// The index of the first word from `start` that isn't 0, or `end`. Relaxed loads.
+static inline size_t cchange_tracker_next64(const uint64_t *words, size_t start, size_t end) {
+  while (start < end && __atomic_load_n(&words[start], __ATOMIC_RELAXED) == 0) start++;
+  return start;
+}
 static inline uint64_t cchange_tracker_load64(const uint64_t *word) {
   return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }

@@ -25,6 +25,8 @@ int clinux_block_flush_buffers(int descriptor);
 int clinux_punch_hole(int descriptor, uint64_t offset, uint64_t length);
 // sync_file_range(2) SYNC_FILE_RANGE_WRITE: starts writing back, does not wait.
 int clinux_start_writeback(int descriptor, uint64_t offset, uint64_t length);
+// sync_file_range(2) SYNC_FILE_RANGE_WAIT_BEFORE over the whole file: EIO when a page could not be written.
+int clinux_wait_for_writeback(int descriptor);
 // renameat2(2) RENAME_NOREPLACE.
 int clinux_rename_new(const char *from, const char *to);
 // lseek(2) SEEK_DATA and SEEK_HOLE.

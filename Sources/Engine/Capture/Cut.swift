@@ -10,45 +10,69 @@ import SnapshotRepository
 // repository was found not to lie on anything frozen.
 
 /// The cut through all disks of a pass, prepared before the window opens.
-struct Cut: ~Copyable {
+final class Cut {
   private let disks: [DiskPass]
   private let copy: PreCopy
   private let settings: CaptureSettings
-  private let readers: [RemainderReader?]
-  private var remainder: Remainder
+  private let readers: [RangeReader?]
+  private let remainder: Remainder
   /// What every disk took so far, noted before it was read.
   private var marks: [WriteMark?]
 
-  /// Everything that takes memory or time is done here; disks that need nothing held still are read.
-  init(
-    _ disks: [DiskPass], _ copy: PreCopy, _ settings: CaptureSettings
-  ) throws(StrobeError) {
+  private init(
+    _ disks: [DiskPass], _ copy: PreCopy, _ settings: CaptureSettings, readers: [RangeReader?],
+    marks: [WriteMark?]
+  ) {
     self.disks = disks
     self.copy = copy
     self.settings = settings
-    var readers: [RemainderReader?] = []
-    var marks: [WriteMark?] = []
-    for disk in disks {
-      readers.append(disk.tracked == nil ? nil : try RemainderReader(disk, settings))
-      guard case .live = disk.method else {
-        marks.append(nil)
-        continue
-      }
-      marks.append(try WriteMark(of: disk.plan.source))
-      settings.progress.expectMore(disk.geometry.diskSize)
-      try disk.run(settings)
-    }
     self.readers = readers
     self.marks = marks
-    let tracked = disks.filter { $0.tracked != nil }
-    remainder = Remainder(bytes: tracked.reduce(0) { $0 + $1.geometry.diskSize })
+    remainder = Remainder(
+      bytes: disks.reduce(0) { $0 + ($1.tracked == nil ? 0 : $1.geometry.diskSize) })
+  }
+
+  /// Prepares a cut: everything that takes memory or time is done here, and disks that need nothing held
+  /// still are read.
+  static func prepare(
+    _ disks: [DiskPass], _ copy: PreCopy, _ settings: CaptureSettings
+  ) throws(StrobeError) -> Cut {
+    var readers: [RangeReader?] = []
+    var marks: [WriteMark?] = []
+    for disk in disks {
+      readers.append(try reader(of: disk, copy, settings))
+      marks.append(try readUnheld(disk, settings))
+    }
+    return Cut(disks, copy, settings, readers: readers, marks: marks)
+  }
+
+  // Kept out of `prepare`: Swift 6.3.1's optimiser fails on the two inlined into one loop.
+  @inline(never)
+  private static func reader(
+    of disk: DiskPass, _ copy: PreCopy, _ settings: CaptureSettings
+  ) throws(StrobeError) -> RangeReader? {
+    guard disk.tracked != nil else { return nil }
+    _ = try copy.scratch(of: disk)
+    return try RangeReader(disk.plan.source, stop: settings.stop)
+  }
+
+  /// - Returns: what a disk had taken before it was read; nil for one that is read in the cut.
+  @inline(never)
+  private static func readUnheld(
+    _ disk: DiskPass, _ settings: CaptureSettings
+  ) throws(StrobeError) -> WriteMark? {
+    guard case .live = disk.method else { return nil }
+    let mark = try WriteMark(of: disk.plan.source)
+    settings.progress.expectMore(disk.geometry.diskSize)
+    try disk.run(settings)
+    return mark
   }
 
   /// Makes the cut.
   ///
   /// - Returns: false when more was written than fits the memory: the window has to be closed, the rest
   ///   copied live, and the cut tried again.
-  mutating func make() throws(StrobeError) -> Bool {
+  func make() throws(StrobeError) -> Bool {
     remainder.removeAll()
     for index in disks.indices {
       switch disks[index].method {
@@ -59,14 +83,33 @@ struct Cut: ~Copyable {
     for disk in disks {
       if case .clone(let clone) = disk.method { try clone.cut() }
     }
-    guard copy.takeMarks() <= remainder.capacity else { return false }
-    for index in disks.indices {
-      try readers[index]?.read(disks[index].pending, disk: index, into: &remainder)
-    }
+    copy.takeMarks()
+    guard try readRemainder() else { return false }
     for disk in disks {
       guard case .underFreeze = disk.method else { continue }
       settings.progress.expectMore(disk.geometry.diskSize)
       try disk.run(settings)
+    }
+    return true
+  }
+
+  /// - Returns: false when there is no room for it.
+  private func readRemainder() throws(StrobeError) -> Bool {
+    var pieces: [[Range<Int>]] = []
+    for disk in disks {
+      guard let marks = disk.pending, let scratch = disk.scratch else {
+        pieces.append([])
+        continue
+      }
+      pieces.append(scratch.missing(marks, limit: RangeReader.largestRange))
+    }
+    let bytes = pieces.reduce(0) { sum, of in of.reduce(sum) { $0 + $1.count } }
+    guard bytes <= remainder.capacity else { return false }
+    for (index, reader) in readers.enumerated() {
+      try unsafe reader?.read(pieces[index]) { (bytes, offset) throws(StrobeError) in
+        unsafe remainder.append(bytes, disk: index, at: offset)
+      }
+      disks[index].capture.count(read: pieces[index].reduce(0) { $0 + $1.count })
     }
     return true
   }
@@ -93,13 +136,12 @@ struct Cut: ~Copyable {
   }
 
   /// After the window: stores the remainder, reads the clones.
-  consuming func finish() throws(StrobeError) {
+  func finish() throws(StrobeError) {
     for index in disks.indices {
       let disk = disks[index]
       switch disk.method {
       case .preCopy:
-        try remainder.store(disk: index, into: disk.capture, stop: settings.stop)
-        disk.pending.removeAll()
+        try storeCopied(disk, index)
       case .clone(let clone):
         settings.progress.expectMore(disk.geometry.diskSize)
         try disk.run(from: try clone.source(), settings)
@@ -107,24 +149,21 @@ struct Cut: ~Copyable {
       }
     }
   }
-}
 
-/// Reads a disk's part of the remainder with memory and requests that are there beforehand.
-final class RemainderReader {
-  private let geometry: ChunkGeometry
-  private let requestSize: Int
-  private var pipeline: ReadPipeline
-
-  init(_ disk: DiskPass, _ settings: CaptureSettings) throws(StrobeError) {
-    geometry = disk.geometry
-    requestSize = max(512 << 10, disk.geometry.chunkSize)
-    pipeline = try ReadPipeline(
-      source: disk.plan.source, depth: 8, requestSize: requestSize, stop: settings.stop)
-  }
-
-  func read(
-    _ chunks: ChunkBitmap, disk: Int, into remainder: inout Remainder
-  ) throws(StrobeError) {
-    try remainder.read(chunks, disk: disk, geometry, &pipeline, requestSize: requestSize)
+  /// Stores what was only copied so far, with what was read at the cut.
+  private func storeCopied(_ disk: DiskPass, _ index: Int) throws(StrobeError) {
+    guard let scratch = disk.scratch else { return }
+    try unsafe remainder.forEach(disk: index) { (bytes, offset) throws(StrobeError) in
+      try unsafe scratch.write(bytes, at: offset)
+      scratch.insert([offset..<(offset + bytes.count)])
+    }
+    guard !scratch.whole.isEmpty else { return }
+    settings.progress.expectMore(disk.capture.byteCount(of: scratch.whole))
+    let read = disk.capture.readBytes
+    try disk.run(
+      candidates: scratch.whole, from: try scratch.source(inPlaceOf: disk.plan.source), settings)
+    // What was read from the copy was counted when it was copied.
+    disk.capture.count(read: read - disk.capture.readBytes)
+    try scratch.check()
   }
 }

@@ -1,5 +1,6 @@
 import BlockDevices
 import ChangeDetection
+import ChangeTracking
 import Platform
 import SnapshotRepository
 
@@ -24,14 +25,15 @@ final class DiskPass {
   var isHinted = false
   /// Why the whole disk was read although a tracker might have spared it.
   var scanReason: String?
-  /// What is known to have been written since it was read, to be read at the cut.
-  var pending: ChunkBitmap
+  /// What is known to have been written since it was copied, to be read at the cut.
+  var pending: MarkedBlocks?
+  /// What is copied raw because it is written to again and again; nil: nothing yet.
+  var scratch: LiveScratch?
   private(set) var hasRun = false
 
   init(_ plan: DiskPlan, _ capture: DiskCapture) {
     self.plan = plan
     self.capture = capture
-    pending = ChunkBitmap(chunkCount: plan.geometry.chunkCount)
   }
 
   var name: String { plan.name }
@@ -61,17 +63,20 @@ struct CaptureSettings {
   /// Set also when a freeze was lost: what goes on then is in vain.
   let stop: CancellationFlag
   let watch: WindowWatch
+  /// Where raw copies are made, on the repository's file system.
+  let scratchFolder: String
 }
 
-extension ChunkBitmap {
-  /// Adds the bits of another bitmap of the same size.
-  func formUnion(_ other: ChunkBitmap) {
-    precondition(wordCount == other.wordCount)
-    for word in 0..<wordCount where other[word: word] != 0 { self[word: word] |= other[word: word] }
-  }
-
-  func removeAll() {
-    for word in 0..<wordCount where self[word: word] != 0 { self[word: word] = 0 }
+extension MarkedBlocks {
+  /// The chunks that the marks touch.
+  func chunks(_ geometry: ChunkGeometry) -> ChunkBitmap {
+    let chunks = ChunkBitmap(chunkCount: geometry.chunkCount)
+    forEachRange { range in
+      let end = min(
+        (range.upperBound + geometry.chunkSize - 1) / geometry.chunkSize, geometry.chunkCount)
+      chunks.insert(min(range.lowerBound / geometry.chunkSize, end)..<end)
+    }
+    return chunks
   }
 }
 

@@ -1,5 +1,6 @@
 import BlockDevices
 import ChangeDetection
+import ChangeTracking
 import Platform
 import SnapshotRepository
 
@@ -9,7 +10,9 @@ import SnapshotRepository
 /// The live rounds over the tracked disks of a pass.
 struct PreCopy {
   /// Rounds after the first, before the cut is made with what is left.
-  private static let roundLimit = 8
+  private static let roundLimit = 16
+  /// Bytes from which on what is left is stored, not only copied.
+  private static let storingLimit = 256 << 20
   /// Bytes that may be left for the cut: what is read in some milliseconds.
   static let goal = 4 << 20
 
@@ -25,8 +28,11 @@ struct PreCopy {
     var warnings: [String] = []
     for disk in disks {
       guard let tracked = disk.tracked else { continue }
-      var candidates: ChunkBitmap? = tracked.exchange(disk.geometry)
-      disk.scanReason = tracked.doubt(of: disk.plan, parent: parent, collection: collection)
+      let marks = tracked.exchange()
+      var candidates: ChunkBitmap? = marks.chunks(disk.geometry)
+      disk.scanReason =
+        tracked.doubt(of: disk.plan, parent: parent, collection: collection)
+        ?? marks.everythingReason
       if disk.scanReason != nil { candidates = nil }
       if let hinted = candidates, let lie = try audit(disk, tracked, hinted) {
         warnings.append(lie)
@@ -58,13 +64,25 @@ struct PreCopy {
 
   /// Copies again what was written meanwhile, until little is left or it stops shrinking. What is left
   /// is then `pending` in each disk.
+  ///
+  /// As long as much is left and it shrinks, it is stored, like everything else. Then it is only copied
+  /// (``LiveScratch``), which is quick enough to catch up with a busy writer.
   func catchUp() throws(StrobeError) {
     var last = Int.max
     for _ in 0..<Self.roundLimit {
       let left = takeMarks()
       if left <= Self.goal { return }
-      for disk in disks where disk.tracked != nil { try copyPending(disk) }
-      if left > last / 4 * 3 { return }
+      let isShrinking = left < last / 4 * 3
+      if !isShrinking && left <= Remainder.limit / 2 { return }
+      for disk in disks {
+        guard let marks = disk.pending else { continue }
+        if left > Self.storingLimit && isShrinking {
+          try store(marks, of: disk)
+        } else {
+          try copy(marks, of: disk)
+        }
+        disk.pending = nil
+      }
       last = left
     }
   }
@@ -77,17 +95,37 @@ struct PreCopy {
     var left = 0
     for disk in disks {
       guard let tracked = disk.tracked else { continue }
-      disk.pending.formUnion(tracked.exchange(disk.geometry))
-      left += disk.capture.byteCount(of: disk.pending)
+      let marks = tracked.exchange()
+      if let pending = disk.pending { pending.formUnion(marks) } else { disk.pending = marks }
+      left += disk.pending?.byteCount ?? 0
     }
     return left
   }
 
-  private func copyPending(_ disk: DiskPass) throws(StrobeError) {
-    let bytes = disk.capture.byteCount(of: disk.pending)
-    guard bytes > 0 else { return }
-    settings.progress.expectMore(bytes)
-    try disk.run(candidates: disk.pending, settings)
-    disk.pending.removeAll()
+  private func store(_ marks: MarkedBlocks, of disk: DiskPass) throws(StrobeError) {
+    let chunks = marks.chunks(disk.geometry)
+    settings.progress.expectMore(disk.capture.byteCount(of: chunks))
+    try disk.run(candidates: chunks, settings)
+    // What was copied before is stored now; a newer copy may follow.
+    disk.scratch?.whole.remove(chunks)
+  }
+
+  private func copy(_ marks: MarkedBlocks, of disk: DiskPass) throws(StrobeError) {
+    let scratch = try scratch(of: disk)
+    let pieces = scratch.missing(marks, limit: RangeReader.largestRange)
+    let reader = try RangeReader(disk.plan.source, stop: settings.stop)
+    try unsafe reader.read(pieces) { (bytes, offset) throws(StrobeError) in
+      try unsafe scratch.write(bytes, at: offset)
+      disk.capture.count(read: bytes.count)
+    }
+    scratch.insert(pieces)
+  }
+
+  /// The disk's scratch file, made when it is needed first.
+  func scratch(of disk: DiskPass) throws(StrobeError) -> LiveScratch {
+    if let scratch = disk.scratch { return scratch }
+    let made = try LiveScratch(disk.geometry, in: settings.scratchFolder)
+    disk.scratch = made
+    return made
   }
 }

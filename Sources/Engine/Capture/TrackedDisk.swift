@@ -29,7 +29,6 @@ final class TrackedDisk {
     if let reason = restartReason ?? tracker.lossReason {
       return "its tracker lost writes: \(reason)"
     }
-    if let reason = taken?.everythingReason { return reason }
     guard let parent, plan.parent != nil else { return plan.newChainReason ?? "there is no parent" }
     guard let base else { return "the tracker counts from no restore point yet" }
     guard base == Self.base(parent.id, collection, disk: plan.name) else {
@@ -45,19 +44,13 @@ final class TrackedDisk {
     return TrackerBase(collection: id, point: pointID, disk: disk)
   }
 
-  /// The chunks that were marked since the last exchange; the marks are taken.
-  func exchange(_ geometry: ChunkGeometry) -> ChunkBitmap {
+  /// What was marked since the last exchange; the marks are taken.
+  func exchange() -> MarkedBlocks {
     if tracker.isPinned && !hasBegun { tracker.setBase(nil) }
     hasBegun = true
     let marks = tracker.exchange()
-    if let taken { taken.formUnion(marks) } else { taken = marks }
-    let chunks = ChunkBitmap(chunkCount: geometry.chunkCount)
-    marks.forEachRange { range in
-      let end = min(
-        (range.upperBound + geometry.chunkSize - 1) / geometry.chunkSize, geometry.chunkCount)
-      chunks.insert(min(range.lowerBound / geometry.chunkSize, end)..<end)
-    }
-    return chunks
+    if let taken { taken.formUnion(marks) } else { taken = tracker.isPinned ? marks.copy() : nil }
+    return marks
   }
 
   /// Whether anything was written since the last exchange, as far as that can be known.
@@ -71,9 +64,9 @@ final class TrackedDisk {
 
   /// Stops a tracker that can't be relied on; it is not used any more.
   func drop() throws(StrobeError) {
+    try tracker.stop()
     taken = nil
     hasBegun = false
-    if tracker.isPinned { try ChangeTracker.stopPinned(tracker.device) }
   }
 
   /// The pass failed: the marks and what they count from are as before.

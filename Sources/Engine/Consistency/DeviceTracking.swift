@@ -47,11 +47,7 @@ public enum DeviceTracking {
       try ChangeTracker.stopPinned(tracker.device)
       stopped.append(tracker.device)
     }
-    return stopped.map(name)
-  }
-
-  private static func name(_ device: DeviceNumber) -> String {
-    DeviceTree.name(of: device).map { "/dev/\($0)" } ?? "\(device)"
+    return stopped.map(DeviceTree.label)
   }
 
   /// - Parameter paths: the devices to show; all trackers when there are none.
@@ -60,7 +56,7 @@ public enum DeviceTracking {
     for path in paths { wanted.append(try device(path)) }
     return try ChangeTracker.status().filter { wanted.isEmpty || wanted.contains($0.device) }.map {
       Status(
-        device: name($0.device), id: $0.tracker,
+        device: DeviceTree.label($0.device), id: $0.tracker,
         since: Timestamp(nanoseconds: $0.startedAtNanoseconds), writtenBytes: $0.markedBytes,
         point: $0.basePoint, lost: $0.lossReason)
     }
@@ -82,7 +78,8 @@ public enum DeviceTracking {
 extension SnapshotEngine {
   /// The block devices among the disks that a collection remembers.
   public func blockDevices(of collection: String) throws(StrobeError) -> [String] {
-    try CollectionRecord.read(repository.store, collection).disks.map(\.source).filter {
+    _ = try loadIndex(collection)
+    return try CollectionRecord.read(repository.store, collection).disks.map(\.source).filter {
       ((try? FileFacts(path: $0)) ?? nil)?.isBlockDevice == true
     }
   }

@@ -64,7 +64,7 @@ final class PointCapture {
   private func makeCut(
     _ window: QuietWindow, _ copy: PreCopy
   ) throws(StrobeError) -> [String] {
-    var cut = try Cut(disks, copy, settings)
+    let cut = try Cut.prepare(disks, copy, settings)
     for attempt in 1...Self.attemptLimit {
       var isComplete = false
       var doubts: [String] = []

@@ -139,7 +139,10 @@ final class QuietWindow {
       return
     case .unsupported: why = "\(system.fileSystem) can't be frozen"
     case .alreadyFrozen:
-      why = "it is frozen already, by somebody else (if an earlier strobe died: strobe thaw)"
+      why =
+        result.isLeftBehind
+        ? "an earlier snapshot left it frozen when it was killed; thaw it with: strobe thaw"
+        : "it is frozen already, by somebody else"
     case .vanished: why = "it was unmounted or mounted over"
     case .failed(let code): why = unsafe String(cString: strerror(code))
     }

@@ -55,7 +55,8 @@ struct SnapshotPass {
       let stop = stop
       let settings = CaptureSettings(
         workerCount: context.options.workerCount, progress: progress,
-        stop: CancellationFlag(external: { stop.isCancelled || watch.isLost }), watch: watch)
+        stop: CancellationFlag(external: { stop.isCancelled || watch.isLost }), watch: watch,
+        scratchFolder: repository.journalFolder(context.collection.name))
       let capture = PointCapture(disks, context, settings)
       try capture.run()
       try segments.finish()

@@ -18,6 +18,19 @@ package struct FileSystemOnDisk: Sendable, Equatable {
   /// Whether a mount point could be opened. One that can't be, because it is mounted over, can't be frozen.
   package let isReachable: Bool
 
+  package init(
+    mountPoint: String, fileSystem: String, device: DeviceNumber, members: [DeviceNumber],
+    depth: Int, sources: [Int], isReachable: Bool
+  ) {
+    self.mountPoint = mountPoint
+    self.fileSystem = fileSystem
+    self.device = device
+    self.members = members
+    self.depth = depth
+    self.sources = sources
+    self.isReachable = isReachable
+  }
+
   /// `major:minor` of ``device``.
   package var deviceText: String { device.description }
 }

@@ -17,7 +17,9 @@ package import Platform
 ///   file system at once, and each thaws its own freeze only.
 /// - R2 The name is removed only under the lock, and only if it leads to the file that is locked. Who gets
 ///   the lock of a file that has lost its name tries again.
-/// - R3 A record whose lock is free is what an outage of engine and guardian together left.
+/// - R3 The `mount` line is written when the guardian is ready and before the first freeze. So a record
+///   without it says that nothing was frozen, and a whole one whose lock is free is what an outage of
+///   engine and guardian together left.
 package final class FreezeRecord: Sendable {
   package static let defaultFolder = "/run/strobe/frozen"
 
@@ -52,23 +54,35 @@ package final class FreezeRecord: Sendable {
     }
     // A record of another boot says nothing of this one.
     isStale = FreezeRecordContent(reading: path)?.isOfThisBoot == true
-    if !isStale { try write(system.mountPoint) }
+    if !isStale {
+      try file.truncate(to: 0)
+      _ = try write(FreezeRecordContent(mountPoint: "").claim, at: 0)
+    }
+  }
+
+  /// Says that the file system may be frozen from now on (R3).
+  func arm(_ mountPoint: String) throws(StrobeError) {
+    // Also that of a stale one: the mount point and the process may be others by now.
+    let content = FreezeRecordContent(mountPoint: mountPoint)
+    try file.truncate(to: try write(content.text, at: 0))
   }
 
   package static func path(of device: DeviceNumber, in folder: String) -> String {
     "\(folder)/\(device.major)-\(device.minor)"
   }
 
-  private func write(_ mountPoint: String) throws(StrobeError) {
-    let bytes = Array(FreezeRecordContent(mountPoint: mountPoint).text.utf8)
-    try file.truncate(to: 0)
+  private func write(_ text: String, at offset: Int) throws(StrobeError) -> Int {
+    let bytes = Array(text.utf8)
     try unsafe bytes.withBytes { (memory) throws(StrobeError) in
-      try unsafe file.write(memory, at: 0)
+      try unsafe file.write(memory, at: offset)
     }
+    return offset + bytes.count
   }
 
-  private static func holder(_ path: String) -> String {
-    FreezeRecordContent(reading: path).map { "process \($0.process)" } ?? "another process"
+  /// Who made a record.
+  static func holder(_ path: String) -> String {
+    let line = (readText(path) ?? "").split(separator: "\n").first { $0.hasPrefix("process ") }
+    return line.map(String.init) ?? "another process"
   }
 
   func remove() { Self.remove(path, lockedBy: file.number) }
@@ -100,7 +114,7 @@ struct FreezeRecordContent {
     self.mountPoint = mountPoint
   }
 
-  /// - Returns: nil when there is no complete record: it was being written when the machine stopped.
+  /// - Returns: nil when there is no complete record: it was being written when the process died, or nothing was frozen yet.
   init?(reading path: String) {
     guard let bytes = try? readFile(path, limit: 1 << 16) else { return nil }
     let lines = bytes.split(separator: UInt8(ascii: "\n"), maxSplits: 3).map {
@@ -115,9 +129,10 @@ struct FreezeRecordContent {
     mountPoint = String(lines[3].dropFirst(6).dropLast())
   }
 
-  var text: String {
-    "\(Self.head)boot \(boot)\nprocess \(process)\nmount \(mountPoint)\n"
-  }
+  /// What it begins with when nothing is frozen yet.
+  var claim: String { "\(Self.head)boot \(boot)\nprocess \(process)\n" }
+
+  var text: String { "\(claim)mount \(mountPoint)\n" }
 
   var isOfThisBoot: Bool { boot == Self.thisBoot }
 

@@ -22,22 +22,19 @@ package final class FreezeSession: Sendable {
   package let warnings: [String]
 
   /// A file system that could be opened: it has an index at the guardian.
-  private struct Place: Sendable {
+  struct Place: Sendable {
     let fileSystem: FileSystemOnDisk
     let mount: MountHandle
     let record: FreezeRecord
   }
 
-  private let places: [Place]
+  let places: [Place]
   /// For each of `fileSystems` its index in `places`; nil: vanished.
   private let placeIndex: [Int?]
-  private let link: GuardianLink
-  private let options: FreezeOptions
+  let link: GuardianLink
+  let options: FreezeOptions
   private let owesPostThaw = Atomic<Bool>(false)
   private let hasBegun = Atomic<Bool>(false)
-
-  /// How long is waited for an answer that the guardian's own limits make certain.
-  private static let patienceMilliseconds = 60_000
 
   /// Opens the mount points, takes the records' locks and starts the guardian. Nothing is frozen yet.
   ///
@@ -174,22 +171,26 @@ package final class FreezeSession: Sendable {
   /// - Throws: when the guardian is lost or the deadline passes; everything is being thawed then.
   package func freeze() throws(StrobeError) -> [FreezeResult] {
     precondition(!hasBegun.exchange(true, ordering: .relaxed), "a session freezes once")
+    for place in places { try place.record.arm(place.fileSystem.mountPoint) }
     link.state.update { $0.begin = Clock.now() }
     link.send(GuardianMessage(.begin))
     var results: [FreezeResult] = []
     for (system, index) in zip(fileSystems, placeIndex) {
       guard let index else {
-        results.append(FreezeResult(fileSystem: system, outcome: .vanished))
+        results.append(
+          FreezeResult(fileSystem: system, outcome: .vanished, isLeftBehind: false))
         continue
       }
-      results.append(FreezeResult(fileSystem: system, outcome: try freeze(index, system)))
+      results.append(
+        FreezeResult(
+          fileSystem: system, outcome: try freeze(index), isLeftBehind: places[index].record.isStale
+        ))
     }
     if isLost { throw lostError() }
     return results
   }
 
-  private func freeze(_ index: Int, _ system: FileSystemOnDisk) throws(StrobeError) -> FreezeOutcome
-  {
+  private func freeze(_ index: Int) throws(StrobeError) -> FreezeOutcome {
     let isGone = link.state.update { state in
       // Before the request is sent (L2): a guardian that dies at once may have served it.
       if !state.isEnded && !state.guardianDied { state.isRequested[index] = true }
@@ -213,90 +214,6 @@ package final class FreezeSession: Sendable {
   /// Whether the freeze surely doesn't hold any more: the deadline struck, or the guardian died. A cut
   /// that goes on is in vain.
   package var isLost: Bool { link.isLost.load(ordering: .relaxed) }
-
-  /// Why it doesn't hold, when that is known already.
-  package var lossReason: String? { brokenBy(link.state.update { $0 }) }
-
-  /// Thaws all, last frozen first. May be called again, and after `abandon()`.
-  ///
-  /// - Throws: when something may still be frozen: says what, and what to do.
-  package func thaw() throws(StrobeError) -> FreezeWindow {
-    requestThaw()
-    let patience = Clock.after(milliseconds: Self.patienceMilliseconds)
-    let final = link.state.wait(until: patience) { state in
-      state.window != nil || state.isEnded ? state : nil
-    }
-    guard let final else {
-      throw StrobeError(
-        .system(errno: ETIMEDOUT, call: "FITHAW", object: "file systems"),
-        "the thaw of \(places.map(\.fileSystem.mountPoint).joined(separator: ", ")) does not return",
-        advice: "look for the device that hangs (dmesg); later: strobe thaw")
-    }
-    removeRecords(final)
-    try checkThawed(final)
-    let broken = brokenBy(final)
-    return FreezeWindow(
-      milliseconds: Double(final.window ?? Clock.now() - (final.begin ?? Clock.now())) / 1e6,
-      isHeld: broken == nil, brokenBy: broken)
-  }
-
-  /// Thaws and doesn't ask how it went. May be called again.
-  package func abandon() { _ = try? thaw() }
-
-  private func requestThaw() {
-    let isFirst = link.state.update { state in
-      if state.thawRequest != nil || state.isEnded { return false }
-      state.thawRequest = Clock.now()
-      return true
-    }
-    if isFirst { link.send(GuardianMessage(.thaw)) }
-  }
-
-  private func removeRecords(_ state: GuardianLink.State) {
-    for (index, place) in places.enumerated() {
-      switch state.thaws[index] {
-      case 0, EINVAL: place.record.remove()
-      case GuardianMessage.neverFrozen: if !place.record.isStale { place.record.remove() }
-      default: break
-      }
-    }
-  }
-
-  private func checkThawed(_ state: GuardianLink.State) throws(StrobeError) {
-    for (index, place) in places.enumerated() {
-      let code = state.thaws[index] ?? GuardianMessage.stillPending
-      if code == 0 || code == EINVAL || code == GuardianMessage.neverFrozen { continue }
-      let mountPoint = place.fileSystem.mountPoint
-      let why = code == GuardianMessage.stillPending ? "does not return" : errorText(code)
-      throw StrobeError(
-        .system(errno: max(code, 0), call: "FITHAW", object: mountPoint),
-        "\(mountPoint) may still be frozen: FITHAW: \(why)",
-        advice: "look for what is wrong with its device (dmesg), then: strobe thaw \(mountPoint)")
-    }
-  }
-
-  private func brokenBy(_ state: GuardianLink.State) -> String? {
-    if state.hasDeadlineStruck {
-      return "the freeze lasted longer than \(options.maxFreezeMilliseconds) ms and was ended"
-    }
-    if state.guardianDied { return "the guardian process ended" }
-    for (index, place) in places.enumerated() where state.thaws[index] == EINVAL {
-      return "somebody else thawed \(place.fileSystem.mountPoint)"
-    }
-    return nil
-  }
-
-  private func lostError() -> StrobeError {
-    let state = link.state.update { $0 }
-    let why = brokenBy(state) ?? "the freeze was given up"
-    return StrobeError(
-      .system(
-        errno: state.hasDeadlineStruck ? ETIMEDOUT : ECHILD, call: "FIFREEZE",
-        object: "file systems"),
-      "\(why); everything is thawed",
-      advice: state.hasDeadlineStruck
-        ? "freeze when less is written, or allow more time" : "run it again")
-  }
 
   /// For tests: the guardian's process.
   package var guardianProcess: Int32 { link.guardianProcess }

@@ -30,6 +30,9 @@ package enum FreezeOutcome: Sendable, Equatable {
 package struct FreezeResult: Sendable {
   package let fileSystem: FileSystemOnDisk
   package let outcome: FreezeOutcome
+  /// Whether there was a record of it that an outage left: when it is `alreadyFrozen`, then most likely by
+  /// an earlier pass, and `strobe thaw` ends that.
+  package let isLeftBehind: Bool
 }
 
 /// How the freeze went, known after the thaw.

@@ -12,8 +12,9 @@ import Synchronization
 ///   that it was not frozen. Hence the engine's thaw runs in one place, after the end of the socket.
 /// - L2 A file system is thawed by the engine only if the guardian was asked to freeze it, and did not
 ///   answer that it couldn't: what somebody else froze stays frozen.
-/// - L3 A guardian that doesn't keep the deadline, because it was stopped or starved, is killed; then L1 applies.
-/// - L4 `isLost` is set before anything is thawed by the engine, and never cleared.
+/// - L3 A guardian that doesn't keep the deadline, or doesn't begin to thaw when asked, because it was
+///   stopped or starved, is killed; then L1 applies.
+/// - L4 `isLost` is set before anything is thawed by the engine and before anybody is told, and never cleared.
 final class GuardianLink: Sendable {
   struct State {
     var isRequested: [Bool]
@@ -23,6 +24,8 @@ final class GuardianLink: Sendable {
     var thaws: [Int32?]
     var begin: Int64?
     var thawRequest: Int64?
+    /// Whether the guardian has taken notice of the request.
+    var isThawing = false
     /// Nanoseconds; set when the guardian has answered the thaw.
     var window: Int64?
     var hasDeadlineStruck = false
@@ -46,6 +49,8 @@ final class GuardianLink: Sendable {
 
   /// What the guardian may be late before it counts as stopped.
   private static let graceMilliseconds = 2_000
+  /// How often the reader looks at what is awaited.
+  private static let lookMilliseconds: Int32 = 250
   /// How long the guardian may take to answer a thaw: longer than it waits for the kernel itself.
   private static let thawMilliseconds = 25_000
 
@@ -82,12 +87,13 @@ final class GuardianLink: Sendable {
   private func read() {
     while true {
       var request = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
-      let limit = patience()
-      _ = unsafe poll(&request, 1, Clock.pollTimeout(until: limit))
+      let limit = patience() ?? .max
+      // What is awaited may change while it sleeps.
+      _ = unsafe poll(&request, 1, min(Self.lookMilliseconds, Clock.pollTimeout(until: limit)))
       switch GuardianMessage.receive(from: socket) {
       case .message(let message): handle(message)
       case .nothing:
-        if let limit, Clock.now() >= limit { giveUp() }
+        if Clock.now() >= limit { giveUp() }
       case .end: return end()
       }
     }
@@ -98,7 +104,8 @@ final class GuardianLink: Sendable {
     state.update { state in
       if state.window != nil || state.guardianDied { return nil }
       if let request = state.thawRequest {
-        return request + Int64(Self.thawMilliseconds) * 1_000_000
+        let patience = state.isThawing ? Self.thawMilliseconds : Self.graceMilliseconds
+        return request + Int64(patience) * 1_000_000
       }
       if state.hasDeadlineStruck { return nil }
       return state.begin.map {
@@ -126,6 +133,7 @@ final class GuardianLink: Sendable {
         state.window = message.time
         if message.code != 0 { state.hasDeadlineStruck = true }
       case .deadline: state.hasDeadlineStruck = true
+      case .thawing: state.isThawing = true
       default: break
       }
     }
@@ -133,15 +141,13 @@ final class GuardianLink: Sendable {
 
   /// The guardian is gone (L1).
   private func end() {
-    let isUnexpected = state.update { state in
-      let isUnexpected = state.window == nil
-      if isUnexpected { state.guardianDied = true }
-      return isUnexpected
+    let (isUnexpected, isPending) = state.update { state in
+      (state.window == nil, state.thaws.contains(GuardianMessage.stillPending))
     }
-    if isUnexpected {
-      isLost.store(true, ordering: .sequentiallyConsistent)
-      thawItself()
-    }
+    if isUnexpected || isPending { isLost.store(true, ordering: .sequentiallyConsistent) }
+    // Only now (L4), for this wakes up whoever waits for an answer.
+    if isUnexpected { state.update { $0.guardianDied = true } }
+    if isUnexpected || isPending { thawItself() }
     guardian.withLock { process in
       while !process.isOver { usleep(1000) }
       _ = process.collect()
@@ -149,15 +155,25 @@ final class GuardianLink: Sendable {
     state.update { $0.isEnded = true }
   }
 
-  /// Last frozen first.
+  /// Last frozen first; a call that hangs doesn't hold up the next for long, as in the guardian.
   private func thawItself() {
     for index in mounts.indices.reversed() {
-      let isOurs = state.update { $0.isRequested[index] && $0.answers[index]?.code ?? 0 == 0 }
-      let code =
-        isOurs
-        ? systemCallCode { clinux_thaw(mounts[index].descriptor.number) }
-        : GuardianMessage.neverFrozen
-      state.update { $0.thaws[index] = code }
+      let isOurs = state.update { state in
+        if let thaw = state.thaws[index], thaw != GuardianMessage.stillPending { return false }
+        let isOurs = state.isRequested[index] && state.answers[index]?.code ?? 0 == 0
+        state.thaws[index] = isOurs ? GuardianMessage.stillPending : GuardianMessage.neverFrozen
+        return isOurs
+      }
+      guard isOurs else { continue }
+      let thaw: @Sendable () -> Void = { [self] in
+        let code = systemCallCode { clinux_thaw(mounts[index].descriptor.number) }
+        state.update { $0.thaws[index] = code }
+      }
+      if !SmallThread.start(thaw) { thaw() }
+      _ = state.wait(until: Clock.after(milliseconds: GuardedState.orderPatience)) {
+        $0.thaws[index] == GuardianMessage.stillPending ? nil : true
+      }
     }
+    _ = state.wait { $0.thaws.contains(GuardianMessage.stillPending) ? nil : true }
   }
 }

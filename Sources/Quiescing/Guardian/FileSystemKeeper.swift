@@ -29,6 +29,10 @@ struct GuardedState {
   var firstFreeze: Int64 = 0
   var lastThaw: Int64 = 0
 
+  /// Milliseconds that one FITHAW may hold up the next: long enough to keep the order whenever the
+  /// kernel answers, and no reason to leave others frozen when it doesn't.
+  static let orderPatience = 1_000
+
   init(count: Int) { phases = Array(repeating: .idle, count: count) }
 
   /// Whether nothing is, or may still become, frozen by us.

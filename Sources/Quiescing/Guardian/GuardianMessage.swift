@@ -20,6 +20,7 @@ import Glibc
 /// | ready | memory locked (`code` 0 or errno), out of the OOM killer's reach (`index` likewise) |
 /// | frozen | the FIFREEZE of `index` returned `code` (0 or errno) after `time` nanoseconds |
 /// | deadline | the deadline passed: everything is being thawed |
+/// | thawing | the request to thaw has arrived |
 /// | thawed | `code` of the FITHAW of `index`, or ``neverFrozen``, ``stillPending`` |
 /// | thawDone | `time`: nanoseconds from before the first FIFREEZE to after the last FITHAW; `code`: 1 when the deadline struck |
 struct GuardianMessage {
@@ -27,7 +28,7 @@ struct GuardianMessage {
     case begin = 1
     case freeze, thaw, hooksStarted, hooksFinished, hookProcess
     case ready = 101
-    case frozen, deadline, thawed, thawDone
+    case frozen, deadline, thawing, thawed, thawDone
   }
 
   static let neverFrozen: Int32 = -1
@@ -59,6 +60,16 @@ struct GuardianMessage {
       }
       if count >= 0 { return true }
       if errno != EINTR { return errno == EAGAIN }
+    }
+  }
+
+  /// Sends, and waits a little for room: when nothing is frozen any more.
+  func sendPatiently(to socket: Int32) {
+    for _ in 0..<1000 {
+      var request = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
+      if unsafe poll(&request, 1, 1) == 0 { continue }
+      send(to: socket)
+      return
     }
   }
 

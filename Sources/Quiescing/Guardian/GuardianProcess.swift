@@ -35,7 +35,7 @@ package enum GuardianProcess {
     closeOnExecution(GuardianConfiguration.descriptorCount(places: configuration.places.count))
     let guardian = Guardian(configuration)
     guard guardian.startKeepers() else { return 1 }
-    let oom = protectFromOOMKiller()
+    let oom = setOOMScore("-1000")
     let memory = systemCallCode { clinux_lock_memory() }
     GuardianMessage(.ready, index: Int(oom), code: memory).send(to: GuardianConfiguration.socket)
     guardian.serve()
@@ -58,177 +58,12 @@ package enum GuardianProcess {
     }
   }
 
-  /// As far as that is allowed: without CAP_SYS_RESOURCE (a container's root) a score can't be lowered.
   /// See proc(5), oom_score_adj.
-  private static func protectFromOOMKiller() -> Int32 {
+  @discardableResult
+  static func setOOMScore(_ score: String) -> Int32 {
     let file = unsafe open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)
     guard file >= 0 else { return errno }
     defer { close(file) }
-    return unsafe write(file, "-1000", 5) == 5 ? 0 : errno
-  }
-}
-
-/// The guardian's main thread.
-private final class Guardian {
-  private let configuration: GuardianConfiguration
-  private let shared: Monitor<GuardedState>
-  private let socket = GuardianConfiguration.socket
-  private var began: Int64 = 0
-  private var deadline: Int64?
-  private var hasDeadlineStruck = false
-  private var owesPostThaw = false
-  /// The process group of the hook that the engine runs, or 0.
-  private var hookGroup: Int32 = 0
-
-  /// How long one FITHAW may hold up the next: long enough to keep the order whenever the kernel
-  /// answers, and no reason to leave others frozen when it doesn't.
-  private static let orderPatience = 1_000
-  /// How long the engine waits for an answer at most.
-  private static let answerPatience = 20_000
-
-  init(_ configuration: GuardianConfiguration) {
-    self.configuration = configuration
-    shared = Monitor(GuardedState(count: configuration.places.count))
-  }
-
-  func startKeepers() -> Bool {
-    for index in configuration.places.indices {
-      let keeper = FileSystemKeeper(index: index, shared: shared)
-      // Locked memory includes every thread's whole stack.
-      if !SmallThread.start(keeper.run) { return false }
-    }
-    return true
-  }
-
-  func serve() {
-    while true {
-      var request = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
-      _ = unsafe poll(&request, 1, Clock.pollTimeout(until: hasDeadlineStruck ? nil : deadline))
-      // First, so that a thaw that comes too late is known to be late.
-      checkDeadline()
-      guard request.revents != 0 else { continue }
-      switch GuardianMessage.receive(from: socket) {
-      case .message(let message): handle(message)
-      case .nothing: continue
-      case .end: return finish()
-      }
-    }
-  }
-
-  private func checkDeadline() {
-    guard let deadline, !hasDeadlineStruck, Clock.now() >= deadline else { return }
-    hasDeadlineStruck = true
-    GuardianMessage(.deadline).send(to: socket)
-    thawAll()
-  }
-
-  private func handle(_ message: GuardianMessage) {
-    switch message.kind {
-    case .begin:
-      if deadline == nil && !shared.update({ $0.isAborted }) {
-        began = Clock.now()
-        deadline = began + Int64(configuration.maxFreezeMilliseconds) * 1_000_000
-      }
-    case .freeze: freeze(Int(message.index))
-    case .thaw: thaw()
-    case .hooksStarted: owesPostThaw = true
-    case .hooksFinished: owesPostThaw = false
-    case .hookProcess: hookGroup = message.code
-    default: break
-    }
-  }
-
-  private func freeze(_ index: Int) {
-    let isAccepted = shared.update { state in
-      // Without a deadline nothing is frozen.
-      guard deadline != nil, state.phases.indices.contains(index), !state.isAborted,
-        state.phases[index] == .idle
-      else { return false }
-      state.phases[index] = .freezeRequested
-      return true
-    }
-    if !isAccepted {
-      GuardianMessage(.frozen, index: index, code: ECANCELED).send(to: socket)
-    }
-  }
-
-  /// Thaws what is frozen, last frozen first; what is being frozen thaws when its call returns.
-  private func thawAll() {
-    shared.update { $0.isAborted = true }
-    for index in configuration.places.indices.reversed() {
-      let isRequested = shared.update { state in
-        guard state.phases[index] == .frozen else { return false }
-        state.phases[index] = .thawRequested
-        return true
-      }
-      guard isRequested else { continue }
-      _ = shared.wait(until: Clock.after(milliseconds: Self.orderPatience)) {
-        $0.isSettled(index) ? true : nil
-      }
-    }
-  }
-
-  private func thaw() {
-    thawAll()
-    _ = shared.wait(until: Clock.after(milliseconds: Self.answerPatience)) {
-      $0.isSettled ? true : nil
-    }
-    deadline = nil
-    for index in configuration.places.indices {
-      let code = shared.update { state in
-        switch state.phases[index] {
-        case .thawed(let code): code
-        case .idle, .notFrozen: GuardianMessage.neverFrozen
-        default: GuardianMessage.stillPending
-        }
-      }
-      GuardianMessage(.thawed, index: index, code: code).send(to: socket)
-    }
-    let window = shared.update { state in
-      if state.firstFreeze > 0 { return max(0, state.lastThaw - state.firstFreeze) }
-      return began > 0 ? Clock.now() - began : 0
-    }
-    GuardianMessage(.thawDone, code: hasDeadlineStruck ? 1 : 0, time: window).send(to: socket)
-  }
-
-  /// The engine is gone: thaws, clears up what it would have, and waits for every call.
-  private func finish() {
-    thawAll()
-    // What hangs in the kernel must not keep a database suspended that has been thawed.
-    _ = shared.wait(until: Clock.after(milliseconds: Self.answerPatience)) {
-      $0.isSettled ? true : nil
-    }
-    removeRecords()
-    if owesPostThaw { runPostThaw() }
-    _ = shared.wait { $0.isSettled ? true : nil }
-    removeRecords()
-    shared.update { $0.isEnding = true }
-  }
-
-  /// In the engine's place: what a pre-freeze hook suspended must not stay so.
-  private func runPostThaw() {
-    guard let hook = configuration.postThaw else { return }
-    if hookGroup > 1 {
-      // A pre-freeze hook that goes on would suspend the application again.
-      kill(-hookGroup, SIGTERM)
-      for _ in 0..<200 where kill(-hookGroup, 0) == 0 { usleep(10_000) }
-      kill(-hookGroup, SIGKILL)
-    }
-    _ = try? HookRunner(hook).run(stop: CancellationFlag())
-  }
-
-  private func removeRecords() {
-    for (index, place) in configuration.places.enumerated() where !place.recordPath.isEmpty {
-      let isOver = shared.update { state in
-        switch state.phases[index] {
-        case .thawed(let code): code == 0 || code == EINVAL
-        case .idle, .notFrozen: !place.isStale
-        default: false
-        }
-      }
-      if isOver {
-        FreezeRecord.remove(place.recordPath, lockedBy: configuration.record(index))
-      }
-    }
+    return unsafe write(file, score, score.utf8.count) == score.utf8.count ? 0 : errno
   }
 }

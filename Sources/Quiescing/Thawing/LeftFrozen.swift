@@ -88,13 +88,9 @@ package struct LeftFrozen {
     }
     if let repair = try thaw(stale: device) { return repair }
     throw StrobeError(
-      .busy, "\(path): a snapshot that runs now holds it (\(holder(record)))",
+      .busy, "\(path): a snapshot that runs now holds it (\(FreezeRecord.holder(record)))",
       advice: "it thaws by itself, at its deadline at the latest; --force thaws it now, and the"
         + " snapshot fails")
-  }
-
-  private func holder(_ record: String) -> String {
-    FreezeRecordContent(reading: record).map { "process \($0.process)" } ?? "process unknown"
   }
 
   private func mounted(_ path: String) throws(StrobeError) -> (DeviceNumber, MountHandle) {
@@ -126,7 +122,7 @@ package struct LeftFrozen {
     guard clinux_try_lock(file.number, 1) == 0, FreezeRecord.leads(path, to: file.number) else {
       return nil
     }
-    // Without a whole record nothing was frozen: it is complete before the first freeze.
+    // Without a whole record nothing was frozen (R3).
     let content = FreezeRecordContent(reading: path)
     let mountPoint = content?.mountPoint ?? ""
     let handle =

@@ -1,4 +1,3 @@
-import CLinux
 package import ChangeDetection
 import Glibc
 package import Platform
@@ -15,13 +14,7 @@ package final class PassSpool: Sendable {
   /// - Parameter folder: where the file is made; on the repository's file system.
   package init(in folder: String) throws(StrobeError) {
     try makeDirectories(folder)
-    if let file = try? FileDescriptor(opening: folder, O_RDWR | clinux_O_TMPFILE) {
-      self.file = file
-      return
-    }
-    let path = folder + "/spool-" + hexadecimal(randomBytes(8))
-    file = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_EXCL)
-    unsafe unlink(path)
+    file = try FileDescriptor(unnamedIn: folder)
   }
 
   /// Keeps the entries of consecutive chunks.

@@ -43,6 +43,9 @@ enum TrackCommand: Command {
     if let name = values[collection] {
       paths += try Common.engine(values).blockDevices(of: name)
     }
+    if values[all], action != .stop || !paths.isEmpty {
+      throw UsageError("--all goes with stop alone", advice: "see strobe track --help")
+    }
     guard action == .status || values[all] || !paths.isEmpty else {
       throw UsageError(
         "track \(action.rawValue) needs devices", advice: "name them, or --collection")
