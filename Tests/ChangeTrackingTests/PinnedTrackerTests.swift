@@ -19,7 +19,7 @@ struct PinnedTrackerTests {
     let device = try number(disk.path)
     #expect(try ChangeTracker.openPinned(device, in: pins.place) == nil)
     try ChangeTracker.startPinned(device, in: pins.place)
-    try write(disk, at: 5 << 16)
+    try write(disk, at: 5 << 14)
     let base = TrackerBase(
       collection: randomBytes(12), point: randomBytes(12), disk: "system disk")
     do {
@@ -27,12 +27,12 @@ struct PinnedTrackerTests {
       #expect(tracker.lossReason == nil)
       #expect(tracker.isPinned && tracker.base == nil)
       tracker.setBase(base)
-      #expect(ranges(tracker.exchange()) == [5 << 16..<6 << 16])
+      #expect(ranges(tracker.exchange()) == [5 << 14..<6 << 14])
     }
-    try write(disk, at: 7 << 16)
+    try write(disk, at: 7 << 14)
     let tracker = try #require(try ChangeTracker.openPinned(device, in: pins.place))
     #expect(tracker.base == base)
-    #expect(ranges(tracker.exchange()) == [7 << 16..<8 << 16])
+    #expect(ranges(tracker.exchange()) == [7 << 14..<8 << 14])
     tracker.setBase(nil)
     #expect(tracker.base == nil)
   }
@@ -54,14 +54,14 @@ struct PinnedTrackerTests {
       #expect(!tracker.hasMarks)
     }
     let status = try ChangeTracker.status(in: pins.place)
-    #expect(status.map(\.markedBytes) == [0, 65536])
+    #expect(status.map(\.markedBytes) == [0, 16384])
     #expect(status.allSatisfy { $0.lossReason == nil && $0.base == nil && $0.tracker.count == 32 })
     #expect(status.map(\.name) == disks.map { lastComponent($0.path) })
     try ChangeTracker.stopPinned(devices[0], in: pins.place)
     expect(.notFound) { try ChangeTracker.stopPinned(devices[0], in: pins.place) }
     // The other goes on.
     try write(disks[1], at: 1 << 20)
-    #expect(try ChangeTracker.status(in: pins.place).map(\.markedBytes) == [131072])
+    #expect(try ChangeTracker.status(in: pins.place).map(\.markedBytes) == [32768])
     try ChangeTracker.stopPinned(devices[1], in: pins.place)
     #expect(try FileFacts(path: pins.place.root) == nil)
     for _ in 0..<1000 where programs.contains(where: ChangeTracker.programExists) {
@@ -76,10 +76,10 @@ struct PinnedTrackerTests {
     let devices = try [disk.disk.path, disk.partitions[1]].map { try number($0) }
     for device in devices { try ChangeTracker.startPinned(device, in: pins.place) }
     try writeBytes([UInt8](repeating: 1, count: 4096), to: disk.partitions[1], at: 1 << 20)
-    let place = (disk.starts[1] + (1 << 20)) & ~65535
+    let place = (disk.starts[1] + (1 << 20)) & ~16383
     let trackers = try devices.map { try ChangeTracker.openPinned($0, in: pins.place) }
-    #expect(ranges(trackers[0]!.exchange()) == [place..<place + 65536])
-    #expect(ranges(trackers[1]!.exchange()) == [1 << 20..<(1 << 20) + 65536])
+    #expect(ranges(trackers[0]!.exchange()) == [place..<place + 16384])
+    #expect(ranges(trackers[1]!.exchange()) == [1 << 20..<(1 << 20) + 16384])
   }
 
   @Test("A device that was detached and attached again is another: lost, and replaced by a start")
@@ -115,7 +115,7 @@ struct PinnedTrackerTests {
     #expect(second.tracker != first.tracker)
     try write(disk, at: 20 << 20)
     let tracker = try #require(try ChangeTracker.openPinned(device, in: pins.place))
-    #expect(ranges(tracker.exchange()) == [20 << 20..<(20 << 20) + 65536])
+    #expect(ranges(tracker.exchange()) == [20 << 20..<(20 << 20) + 16384])
   }
 
   @Test("A pin that is removed loses the tracker, also while it is open", arguments: 0..<9)

@@ -24,17 +24,17 @@ struct TransientTrackerTests {
   func oneWrite() throws {
     let disk = try disk()
     let tracker = try track(disk.path)[0]
-    #expect(tracker.blockSize == 65536 && !tracker.isPinned && tracker.base == nil)
+    #expect(tracker.blockSize == 16384 && !tracker.isPinned && tracker.base == nil)
     #expect(!tracker.hasMarks)
-    try write(disk.path, at: 3 << 16)
+    try write(disk.path, at: 3 << 14)
     #expect(tracker.hasMarks)
-    #expect(tracker.isMarked(3 << 16..<(3 << 16) + 1))
-    #expect(!tracker.isMarked(2 << 16..<3 << 16))
-    #expect(!tracker.isMarked(4 << 16..<16 << 20))
-    #expect(tracker.markedBytes == 65536)
+    #expect(tracker.isMarked(3 << 14..<(3 << 14) + 1))
+    #expect(!tracker.isMarked(2 << 14..<3 << 14))
+    #expect(!tracker.isMarked(4 << 14..<16 << 20))
+    #expect(tracker.markedBytes == 16384)
     let blocks = tracker.exchange()
-    #expect(ranges(blocks) == [3 << 16..<4 << 16])
-    #expect(blocks.byteCount == 65536 && !blocks.isEverything && !blocks.isEmpty)
+    #expect(ranges(blocks) == [3 << 14..<4 << 14])
+    #expect(blocks.byteCount == 16384 && !blocks.isEverything && !blocks.isEmpty)
     #expect(!tracker.hasMarks && tracker.lossReason == nil)
     #expect(tracker.exchange().isEmpty)
   }
@@ -55,11 +55,11 @@ struct TransientTrackerTests {
     let trackers = try track(disks[0].path, disks[1].path)
     try write(disks[2].path, at: 0)
     #expect(!trackers[0].hasMarks && !trackers[1].hasMarks)
-    try write(disks[1].path, at: 65536)
+    try write(disks[1].path, at: 16384)
     #expect(!trackers[0].hasMarks)
-    #expect(ranges(trackers[1].exchange()) == [65536..<131072])
+    #expect(ranges(trackers[1].exchange()) == [16384..<32768])
     try write(disks[0].path, at: 0)
-    #expect(ranges(trackers[0].exchange()) == [0..<65536])
+    #expect(ranges(trackers[0].exchange()) == [0..<16384])
     #expect(!trackers[1].hasMarks)
   }
 
@@ -70,7 +70,7 @@ struct TransientTrackerTests {
     trackers.removeFirst()
     try write(disks[0].path, at: 0)
     try write(disks[1].path, at: 0)
-    #expect(ranges(trackers[0].exchange()) == [0..<65536])
+    #expect(ranges(trackers[0].exchange()) == [0..<16384])
   }
 
   @Test("The last block ends with a device that is no whole number of blocks")
@@ -92,7 +92,7 @@ struct TransientTrackerTests {
     try write(disk.path, at: 1 << 20)
     tracker.merge(first)
     let both = tracker.exchange()
-    #expect(ranges(both) == [0..<65536, 1 << 20..<(1 << 20) + 65536])
+    #expect(ranges(both) == [0..<16384, 1 << 20..<(1 << 20) + 16384])
     first.formUnion(both)
     #expect(ranges(first) == ranges(both))
   }
@@ -105,13 +105,13 @@ struct TransientTrackerTests {
     let trackers = try track(disk.disk.path, disk.partitions[0], disk.partitions[1])
     let offset = 2 << 20
     try write(disk.partitions[1], at: offset, count: 4096)
-    let place = (disk.starts[1] + offset) & ~65535
-    #expect(ranges(trackers[0].exchange()) == [place..<place + 65536])
+    let place = (disk.starts[1] + offset) & ~16383
+    #expect(ranges(trackers[0].exchange()) == [place..<place + 16384])
     #expect(!trackers[1].hasMarks)
-    #expect(ranges(trackers[2].exchange()) == [offset..<offset + 65536])
+    #expect(ranges(trackers[2].exchange()) == [offset..<offset + 16384])
     // And the other way: through the disk into the first partition, past its odd beginning.
-    try write(disk.disk.path, at: disk.starts[0] + 65536 - 4096, count: 8192)
-    #expect(ranges(trackers[1].exchange()) == [0..<131072])
+    try write(disk.disk.path, at: disk.starts[0] + 16384 - 4096, count: 8192)
+    #expect(ranges(trackers[1].exchange()) == [0..<32768])
     #expect(!trackers[2].hasMarks)
   }
 
@@ -124,7 +124,7 @@ struct TransientTrackerTests {
     let disk = try disk(size)
     let tracker = try track(disk.path)[0]
     for (offset, length) in [
-      (512, 512), (65536 - 512, 1024), (4096, 255 << 20), (256 << 20, 256 << 20),
+      (512, 512), (16384 - 512, 1024), (4096, 255 << 20), (256 << 20, 256 << 20),
       ((256 << 20) - 4096, (256 << 20) + 8192), (3 << 20, 9 << 30), (12345 << 12, 11 << 30),
       (0, size),
     ] {
@@ -140,7 +140,7 @@ struct TransientTrackerTests {
   func zeroing() throws {
     let disk = try disk()
     let tracker = try track(disk.path)[0]
-    for (offset, length) in [(512, 512), (65536 - 512, 1024), (3 << 16, 4 << 20)] {
+    for (offset, length) in [(512, 512), (16384 - 512, 1024), (3 << 14, 4 << 20)] {
       try discard(disk.path, ["--zeroout"], offset, length)
       try expectMarks(tracker, offset, length)
     }
@@ -153,7 +153,7 @@ struct TransientTrackerTests {
   }
 
   private func expectMarks(_ tracker: ChangeTracker, _ offset: Int, _ length: Int) throws {
-    let expected = offset & ~65535..<min(tracker.size, (offset + length + 65535) & ~65535)
+    let expected = offset & ~16383..<min(tracker.size, (offset + length + 16383) & ~16383)
     #expect(tracker.markedBytes == expected.count)
     let marked = tracker.exchange()
     #expect(!marked.isEverything)
@@ -175,7 +175,7 @@ struct TransientTrackerTests {
   func hugeDisk() throws {
     let disk = try disk(64 << 40)
     let tracker = try track(disk.path)[0]
-    #expect(tracker.blockSize > 65536 && tracker.size / tracker.blockSize / 8 <= 64 << 20)
+    #expect(tracker.blockSize > 16384 && tracker.size / tracker.blockSize / 8 <= 64 << 20)
     try write(disk.path, at: (64 << 40) - 8192)
     #expect(ranges(tracker.exchange()) == [(64 << 40) - tracker.blockSize..<64 << 40])
   }

@@ -123,7 +123,8 @@ final class QuietWindow {
           + "everything is thawed, nothing was committed", advice: "run the command again")
     }
     // Where only hooks hold anything still, it is the time that they had to.
-    milliseconds = frozen.isEmpty ? seconds * 1000 : window.milliseconds
+    let isHeldByHooks = context.options.hooks.areThere
+    milliseconds = frozen.isEmpty ? (isHeldByHooks ? seconds * 1000 : nil) : window.milliseconds
   }
 
   private func note(_ result: FreezeResult) throws(StrobeError) {
@@ -159,7 +160,9 @@ final class QuietWindow {
   private static func explained(
     _ error: StrobeError, _ session: FreezeSession, _ options: SnapshotOptions
   ) -> StrobeError {
-    guard error.reason == .cancelled, session.isLost else { return error }
+    guard session.isLost, error.reason == .cancelled || error.errno == ETIMEDOUT else {
+      return error
+    }
     return StrobeError(
       .busy,
       "the freeze was given up: \(session.lossReason ?? "the guardian ended"); everything is thawed, "
