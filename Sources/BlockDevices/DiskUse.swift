@@ -6,8 +6,20 @@ package import Platform
 package struct DiskUse: Sendable {
   /// Mounts of the disk, its partitions and whatever lies on them.
   package let mounts: [Mount]
+  /// Who may write to the disk although no mount of it says so.
+  package struct Writer: Sendable, Equatable {
+    package enum Kind: Sendable { case swap, fileSystemMember, holder }
+
+    package let kind: Kind
+    package let device: DeviceNumber
+    /// A clause: `/dev/vdb2 is swap space`.
+    package let text: String
+  }
+
+  package let otherWriters: [Writer]
+
   /// Why the disk may be written to although no mount says so, or nil.
-  package let otherWriter: String?
+  package var otherWriter: String? { otherWriters.first?.text }
 
   package var writableMount: Mount? { mounts.first { $0.isWritable } }
 
@@ -22,7 +34,7 @@ package struct DiskUse: Sendable {
     }
     mounts = used.map(\.0)
     let node = facts.isBlockDevice ? path : nil
-    otherWriter = Self.otherWriter(devices, node: node, mounted: used.map(\.1))
+    otherWriters = Self.writers(devices, node: node, mounted: used.map(\.1))
   }
 
   /// The device that was mounted. Btrfs shows an anonymous number: its source tells.
@@ -37,24 +49,30 @@ package struct DiskUse: Sendable {
   /// A mount accounts for its own device only: a partition beside it may be somebody else's.
   ///
   /// - Parameter node: the path of the first device, where it was given by the user.
-  private static func otherWriter(
+  private static func writers(
     _ devices: [DeviceNumber], node: String?, mounted: [DeviceNumber]
-  ) -> String? {
+  ) -> [Writer] {
+    var writers: [Writer] = []
     for (index, device) in devices.enumerated() {
       guard let name = DeviceTree.name(of: device) else { continue }
-      if isSwap(name) { return "/dev/\(name) is swap space" }
-      if mounted.contains(device) { continue }
-      if let members = BtrfsDevices.members(beside: name) {
-        if members.contains(where: mounted.contains) { continue }
-        return "/dev/\(name) is part of a mounted Btrfs of several devices"
+      func add(_ kind: Writer.Kind, _ text: String) {
+        writers.append(Writer(kind: kind, device: device, text: text))
       }
-      let given = index == 0 ? node : nil
-      if !DeviceTree.isDivided(device), isHeld(given ?? "/dev/\(name)") {
+      if isSwap(name) {
+        add(.swap, "/dev/\(name) is swap space")
+      } else if mounted.contains(device) {
+        continue
+      } else if let members = BtrfsDevices.members(beside: name) {
+        if members.contains(where: mounted.contains) { continue }
+        add(.fileSystemMember, "/dev/\(name) is part of a mounted Btrfs of several devices")
+      } else if !DeviceTree.isDivided(device) {
+        let given = index == 0 ? node : nil
+        guard isHeld(given ?? "/dev/\(name)") else { continue }
         let what = given == nil ? "/dev/\(name)" : "it"
-        return "the kernel or a program holds \(what) exclusively"
+        add(.holder, "the kernel or a program holds \(what) exclusively")
       }
     }
-    return nil
+    return writers
   }
 
   /// The kernel knows of every exclusive holder, also of those that sysfs doesn't show.

@@ -8,6 +8,8 @@ struct ConsistencyAssessment {
   struct Held {
     /// The superblocks that were frozen until the cut was complete.
     var superblocks: Set<DeviceNumber> = []
+    /// The devices that these are made of.
+    var members: Set<DeviceNumber> = []
     /// Whether hooks ran and all succeeded.
     var applicationsRest = false
   }
@@ -47,10 +49,22 @@ struct ConsistencyAssessment {
       "disk \(plan.name): \(plan.source.path) is mounted read-write at \($0.mountPoint) and was not frozen"
     }
     if found.count > 1 { found.removeLast(found.count - 1) }
-    if let other = use.otherWriter, !held.applicationsRest {
-      found.append("disk \(plan.name): \(plan.source.path): \(other), and it was not frozen")
+    for writer in use.otherWriters where !isHeld(writer, held) {
+      found.append("disk \(plan.name): \(plan.source.path): \(writer.text), and it was not frozen")
     }
     return found
+  }
+}
+
+extension ConsistencyAssessment {
+  /// Hooks answer for programs that hold a disk, such as a virtual machine, not for the kernel's own
+  /// file systems and swap.
+  private static func isHeld(_ writer: DiskUse.Writer, _ held: Held) -> Bool {
+    switch writer.kind {
+    case .swap: false
+    case .fileSystemMember: held.members.contains(writer.device)
+    case .holder: held.applicationsRest || held.members.contains(writer.device)
+    }
   }
 }
 

@@ -48,7 +48,7 @@ final class QuietWindow {
   /// What will be held still if all goes well.
   var expected: ConsistencyAssessment.Held {
     ConsistencyAssessment.Held(
-      superblocks: Set(fileSystems.map(\.device)),
+      superblocks: Set(fileSystems.map(\.device)), members: Set(fileSystems.flatMap(\.members)),
       applicationsRest: context.options.hooks.areThere)
   }
 
@@ -133,6 +133,7 @@ final class QuietWindow {
     switch result.outcome {
     case .frozen(let milliseconds):
       held.superblocks.insert(system.device)
+      held.members.formUnion(system.members)
       frozen.append(
         FrozenFileSystem(
           mountPoint: system.mountPoint, fileSystem: system.fileSystem,
