@@ -12,7 +12,7 @@ struct PreCopy {
   /// Rounds after the first, before the cut is made with what is left.
   private static let roundLimit = 16
   /// Bytes from which on what is left is stored, not only copied.
-  private static let storingLimit = 256 << 20
+  private static let storingLimit = 1 << 30
   /// Bytes that may be left for the cut: what is read in some milliseconds.
   static let goal = 4 << 20
 

@@ -80,15 +80,11 @@ final class QuietWindow {
       session.abandon()
       settings.watch.end()
     }
-    try session.synchronize()
-    try before()
+    try settle(session, before)
     do throws(StrobeError) {
       try hookRun.preFreeze(session, stop: settings.stop)
-      if context.options.hooks.preFreeze != nil {
-        // What the application wrote to come to rest.
-        try session.synchronize()
-        try before()
-      }
+      // What the application wrote to come to rest.
+      if context.options.hooks.preFreeze != nil { try settle(session, before) }
       try holdFrozen(session, cut)
     } catch {
       session.abandon()
@@ -99,6 +95,26 @@ final class QuietWindow {
     held.applicationsRest = hookRun.allSucceeded
     weaknesses += hookRun.weaknesses
   }
+
+  /// Flushes and copies what that wrote, again until both together are quick: whatever is dirtied after the
+  /// last flush is written by the freeze itself, and read in the window.
+  private func settle(
+    _ session: FreezeSession, _ before: () throws(StrobeError) -> Void
+  ) throws(StrobeError) {
+    var last = Double.infinity
+    for _ in 0..<Self.settleLimit {
+      let start = monotonicSeconds()
+      try session.synchronize()
+      try before()
+      let seconds = monotonicSeconds() - start
+      if seconds < Self.quick || seconds > last * 0.8 { return }
+      last = seconds
+    }
+  }
+
+  private static let settleLimit = 10
+  /// Seconds that a flush and the copy of what it wrote may take.
+  private static let quick = 0.06
 
   private var options: FreezeOptions {
     var options = FreezeOptions()
