@@ -57,6 +57,9 @@ def pages(path, count, seed):
 
 def make_disk(work, megabytes):
     """An ext4 disk in memory, two thirds full: files of /usr and database-like pages."""
+    need, free = megabytes * 5, shutil.disk_usage("/dev/shm").free >> 20
+    if free < need:
+        sys.exit(f"scripts/bench: {need} MiB of /dev/shm are needed, {free} are free; choose a smaller --size")
     image = os.path.join(work.memory, "disk.raw")
     call("truncate", "-s", f"{megabytes}M", image)
     device = work.loop(image)

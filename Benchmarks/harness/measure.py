@@ -1,6 +1,7 @@
 """Runs programs and says what they cost: wall seconds, CPU seconds (user + system), peak memory."""
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -15,6 +16,8 @@ class Cost:
     cpu: float
     memory: int  # bytes, the largest resident set
     output: str = ""
+    status: int = 0
+    errors: str = ""
 
 
 def run(words, environment=None, check=True):
@@ -23,13 +26,20 @@ def run(words, environment=None, check=True):
     process = subprocess.Popen(
         [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, **(environment or {})})
-    output, errors = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        output, errors = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        # Told to end: so is the program, and what it holds is free before anybody cleans up.
+        process.terminate()
+        process.wait()
+        raise
     wall = time.monotonic() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if check and process.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, words))}: exit {process.returncode}\n{errors.decode()}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output.decode())
+    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output.decode(),
+                process.returncode, errors.decode())
 
 
 def median(costs):
@@ -37,6 +47,11 @@ def median(costs):
     return Cost(
         statistics.median(c.wall for c in costs), statistics.median(c.cpu for c in costs),
         max(c.memory for c in costs))
+
+
+def percentile(values, share):
+    """The nearest-rank percentile: of fewer than 100 values, the 99th is the largest."""
+    return sorted(values)[max(math.ceil(len(values) * share) - 1, 0)]
 
 
 def has(program):

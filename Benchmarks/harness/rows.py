@@ -1,23 +1,40 @@
 """What is measured, one function a group of rows."""
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 
 import peers
-from data import call, change
+import tracked
+import windows
+import writers
+from data import call, change, make_disk
 from measure import Cost, best_fio_read, fio, has, median, run
 
 
 class Bench:
-    def __init__(self, work, options, report, image, device):
-        self.work, self.options, self.report, self.image, self.device = work, options, report, image, device
+    def __init__(self, work, options, report):
+        self.work, self.options, self.report = work, options, report
         self.strobe_program = os.path.join(options.programs, "strobe")
         self.tool = os.path.join(options.programs, "strobe-bench")
         self.folder = {"in memory": work.memory, "on disk": work.disk}
         self.made = 0
         self.content = self.stored = None  # MiB of the disk, as it is and compressed
+
+    @functools.cached_property
+    def disk(self):
+        """Image and device of the disk of most rows; making it takes a while."""
+        return make_disk(self.work, self.options.size)
+
+    @property
+    def image(self):
+        return self.disk[0]
+
+    @property
+    def device(self):
+        return self.disk[1]
 
     def repository(self, place):
         self.made += 1
@@ -213,4 +230,5 @@ def memory(bench):
 
 
 ALL = {"unchanged": unchanged, "first": first, "changed": changed, "restore": restore, "chain": chain,
-       "list": listing, "memory": memory, "peers": peers.compare}
+       "list": listing, "memory": memory, "peers": peers.compare,
+       "window": windows.window, "writer": writers.writer, "change": tracked.change_against_size}
