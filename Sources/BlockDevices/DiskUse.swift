@@ -34,7 +34,13 @@ package struct DiskUse: Sendable {
     }
     mounts = used.map(\.0)
     let node = facts.isBlockDevice ? path : nil
-    otherWriters = Self.writers(devices, node: node, mounted: used.map(\.1))
+    var writers = Self.writers(devices, node: node, mounted: used.map(\.1))
+    // A loop device has it open, too; what it writes shows in the file's times.
+    if facts.isRegularFile, devices.isEmpty, Self.isOpenForWriting(path) {
+      writers.append(
+        Writer(kind: .holder, device: facts.device, text: "a program has it open for writing"))
+    }
+    otherWriters = writers
   }
 
   /// The device that was mounted. Btrfs shows an anonymous number: its source tells.
@@ -73,6 +79,12 @@ package struct DiskUse: Sendable {
       }
     }
     return writers
+  }
+
+  /// Stores to a mapped page leave no trace in a file's times for long.
+  private static func isOpenForWriting(_ path: String) -> Bool {
+    guard let file = try? FileDescriptor(opening: path, O_RDONLY) else { return false }
+    return clinux_is_open_for_writing(file.number) == 1
   }
 
   /// The kernel knows of every exclusive holder, also of those that sysfs doesn't show.

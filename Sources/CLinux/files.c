@@ -35,6 +35,14 @@ int clinux_rename_new(const char *from, const char *to) {
 int64_t clinux_seek_data(int descriptor, int64_t offset) { return lseek(descriptor, offset, SEEK_DATA); }
 int64_t clinux_seek_hole(int descriptor, int64_t offset) { return lseek(descriptor, offset, SEEK_HOLE); }
 
+int clinux_is_open_for_writing(int descriptor) {
+  if (fcntl(descriptor, F_SETLEASE, F_RDLCK) == 0) {
+    fcntl(descriptor, F_SETLEASE, F_UNLCK);
+    return 0;
+  }
+  return errno == EAGAIN ? 1 : -1;
+}
+
 int clinux_try_lock(int descriptor, int exclusive) {
   return flock(descriptor, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB);
 }

@@ -35,6 +35,9 @@ int64_t clinux_seek_hole(int descriptor, int64_t offset);
 // ioctl_ficlonerange(2): `copy` shares the blocks of `original`, all of them or the first 4,096 bytes.
 int clinux_clone_file(int copy, int original);
 int clinux_clone_first_block(int copy, int original);
+// Whether anybody has the file open for writing, or mapped so (fcntl(2) F_SETLEASE): 1, 0, -1 where it can't
+// be told.
+int clinux_is_open_for_writing(int descriptor);
 // flock(2), never waiting.
 int clinux_try_lock(int descriptor, int exclusive);
 

@@ -22,8 +22,12 @@ struct CutPlanning {
 
   mutating func choose() throws(StrobeError) {
     var untracked: [DiskPass] = []
+    let frozen = try SelfDependence(fileSystems)
     for (index, disk) in disks.enumerated() {
-      if let clone = ImageClone(preparing: disk.plan.source) {
+      // A clone writes to the file system that holds the image: not while that is frozen.
+      if frozen.collision(of: [disk.plan.source.path]) == nil,
+        let clone = ImageClone(preparing: disk.plan.source)
+      {
         disk.method = .clone(clone)
         continue
       }
@@ -36,7 +40,7 @@ struct CutPlanning {
     trackForThePass(untracked)
   }
 
-  /// Whether somebody may write to the disk while it is read.
+  /// Whether somebody may write to the disk while it is read, or its file system will be frozen.
   private func isInUse(_ disk: DiskPass, _ index: Int) throws(StrobeError) -> Bool {
     if options.hooks.areThere || fileSystems.contains(where: { $0.sources.contains(index) }) {
       return true
