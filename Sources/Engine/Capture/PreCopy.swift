@@ -55,11 +55,17 @@ struct PreCopy {
     let reason =
       "the tracker missed a write to \(disk.plan.source.path) at byte "
       + "\(disk.geometry.offset(of: position)): something writes past it"
-    try tracked.drop()
     disk.scanReason = reason
     // What was missed once may be missed while it is copied.
     disk.method = .underFreeze
-    return "disk \(disk.name): \(reason); the tracker was stopped and the whole disk is read"
+    do throws(StrobeError) {
+      try tracked.drop()
+      return "disk \(disk.name): \(reason); the tracker was stopped and the whole disk is read"
+    } catch {
+      // It counts from no point any more, so nobody will believe it.
+      return "disk \(disk.name): \(reason); the whole disk is read; the tracker can't be stopped: "
+        + error.message
+    }
   }
 
   /// Copies again what was written meanwhile, until little is left or it stops shrinking. What is left

@@ -71,9 +71,11 @@ final class QuietWindow {
     }
     held = ConsistencyAssessment.Held()
     (frozen, weaknesses, milliseconds) = ([], [], nil)
-    let session = try FreezeSession(
-      fileSystems, postThaw: hookRun.postThaw(after: context.options.maxFreezeMilliseconds),
-      options)
+    guard let session = try begin() else {
+      try before()
+      try cut()
+      return
+    }
     for warning in session.warnings where !warnings.contains(warning) { warnings.append(warning) }
     settings.watch.begin(session)
     defer {
@@ -94,6 +96,20 @@ final class QuietWindow {
     try hookRun.postThaw(session)
     held.applicationsRest = hookRun.allSucceeded
     weaknesses += hookRun.weaknesses
+  }
+
+  /// - Returns: nil where freezing is not permitted and was not insisted on.
+  private func begin() throws(StrobeError) -> FreezeSession? {
+    do throws(StrobeError) {
+      return try FreezeSession(
+        fileSystems, postThaw: hookRun.postThaw(after: context.options.maxFreezeMilliseconds),
+        options)
+    } catch {
+      let mayGoOn = context.options.freezing == .automatic && !context.options.hooks.areThere
+      guard mayGoOn, error.errno == EACCES || error.errno == EPERM else { throw error }
+      weaknesses.append("nothing was frozen: \(error.message)")
+      return nil
+    }
   }
 
   /// Flushes and copies what that wrote, again until both together are quick: whatever is dirtied after the
