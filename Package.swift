@@ -108,7 +108,9 @@ let package = Package(
       name: "CommandLineArgumentsTests", dependencies: ["CommandLineArguments"], swiftSettings: room
     ),
     .testTarget(
-      name: "CommandTests", dependencies: ["strobe", "Platform", "TestSupport"], swiftSettings: room
+      name: "CommandTests",
+      dependencies: ["strobe", "ChangeTracking", "Platform", "CLinux", "TestSupport"],
+      swiftSettings: room
     ),
   ]
 )

@@ -1,6 +1,8 @@
 """Programs that write to file systems while Strobe works: fio(1), and passes of Strobe back to back."""
 
+import ctypes
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -19,6 +21,11 @@ def fill(path, megabytes):
          f"--size={megabytes}m", "--end_fsync=1", *DIRECT, *CONTENT)
 
 
+def end_with_parent():
+    """In a new process: is killed when the one that started it is gone, prctl(2)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class SteadyWriters:
     """fio writes 4 KiB blocks to random places of the files, `rate` a second together, until it is stopped."""
 
@@ -32,7 +39,8 @@ class SteadyWriters:
         self.process = None
         disks.undo(self.stop)
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, start_new_session=True)
+                                        stderr=subprocess.DEVNULL, start_new_session=True,
+                                        preexec_fn=end_with_parent)
         time.sleep(2)
         self.check()
 

@@ -13,6 +13,8 @@ struct Strobe: Sendable {
   }()
 
   let repository: String
+  /// A folder of the BPF file system for the trackers of one test, so that tests don't see each other's.
+  var trackerFolder = "/sys/fs/bpf/strobe-test"
 
   /// Runs a command to its end.
   func callAsFunction(_ words: String...) throws -> Shell.Result { try run(words) }
@@ -34,7 +36,9 @@ struct Strobe: Sendable {
       environment: environment.merging(["STROBE_PROGRAM": Self.program]) { $1 })
   }
 
-  private var environment: [String: String] { ["STROBE_REPOSITORY": repository, "LC_ALL": "C"] }
+  var environment: [String: String] {
+    ["STROBE_REPOSITORY": repository, "STROBE_BPF_ROOT": trackerFolder, "LC_ALL": "C"]
+  }
 }
 
 extension Shell.Result {

@@ -1,3 +1,4 @@
+import ChangeTracking
 import Platform
 import TestSupport
 import Testing
@@ -20,9 +21,23 @@ final class Workshop {
   /// - Parameter repository: where it is made; in the folder unless given.
   init(seed: UInt64 = 1, chunkSize: String = "64KiB", repository: String? = nil) throws {
     folder = TemporaryDirectory(in: "/dev/shm")
-    strobe = Strobe(repository: repository ?? folder.file("repository"))
+    strobe = Strobe(
+      repository: repository ?? folder.file("repository"),
+      trackerFolder: "/sys/fs/bpf/strobe-test-" + hexadecimal(randomBytes(8)))
     random = SeededGenerator(seed: seed)
     try strobe("init", "--chunk-size", chunkSize).expect(0)
+  }
+
+  deinit { stopTrackers() }
+
+  /// Stops what a test left running, and removes what is kept for it.
+  func stopTrackers() {
+    if ((try? FileFacts(path: strobe.trackerFolder)) ?? nil) != nil {
+      _ = try? strobe("track", "stop", "--all")
+    }
+    // A start that was denied leaves it empty.
+    _ = try? Shell.capture(["rmdir", strobe.trackerFolder])
+    _ = try? Shell.run("rm", "-rf", TrackerPlace(root: strobe.trackerFolder).lockFolder)
   }
 
   func file(_ name: String) -> String { folder.file(name) }
