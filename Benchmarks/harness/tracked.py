@@ -40,7 +40,7 @@ def change_against_size(bench):
 class TrackedDisk:
     def __init__(self, bench, disks, megabytes):
         self.bench, self.megabytes = bench, megabytes
-        self.size = f"{megabytes >> 20} TiB" if megabytes >> 20 else f"{megabytes} MiB"
+        self.size = next(f"{megabytes >> shift} {unit}" for shift, unit in ((20, "TiB"), (10, "GiB"), (0, "MiB")) if megabytes >> shift)
         self.seeds = iter(range(megabytes, megabytes + 1000))
         self.device = disks.attach(disks.sparse(disks.path(f"disk-{megabytes}.raw"), megabytes))
         disks.track([self.device])

@@ -97,7 +97,8 @@ class Window:
         seconds = statistics.median(point["seconds"] for point in points)
         ratio = statistics.median(strobe) / statistics.median(bare)
         cells = {"freeze window under 10,000 writes/s": self.name,
-                 **spread("Strobe", strobe), **spread("bare", bare), "pass s": f"{seconds:.2f}",
+                 "Strobe: median / 99 % / max": spread(strobe),
+                 "bare": spread(bare), "pass s": f"{seconds:.2f}",
                  "points": str(len(points)), "lost": str(lost), "writes/s": f"{rate:.0f}" if rate else ""}
         figures = {"name": self.name, "strobeMilliseconds": strobe, "bareMilliseconds": bare,
                    "passSeconds": seconds, "lost": lost, "writesPerSecond": rate}
@@ -105,6 +106,5 @@ class Window:
         self.bench.report.record("Freeze windows in milliseconds", cells, figures, ratio, budget, at_least=False)
 
 
-def spread(side, values):
-    return {f"{side} median": f"{statistics.median(values):.1f}", "99 %" + " " * (side == "bare"): f"{percentile(values, 0.99):.1f}",
-            "max" + " " * (side == "bare"): f"{max(values):.1f}"}
+def spread(values):
+    return " / ".join(f"{value:.1f}" for value in (statistics.median(values), percentile(values, 0.99), max(values)))

@@ -165,7 +165,7 @@ package final class FreezeSession: Sendable {
     }
   }
 
-  /// Freezes all, innermost first. The deadline counts from here.
+  /// Freezes all, innermost first, those of the same depth at once. The deadline counts from here.
   ///
   /// - Returns: what came of each file system, in the order of `fileSystems`.
   /// - Throws: when the guardian is lost or the deadline passes; everything is being thawed then.
@@ -174,23 +174,36 @@ package final class FreezeSession: Sendable {
     for place in places { try place.record.arm(place.fileSystem.mountPoint) }
     link.state.update { $0.begin = Clock.now() }
     link.send(GuardianMessage(.begin))
-    var results: [FreezeResult] = []
-    for (system, index) in zip(fileSystems, placeIndex) {
-      guard let index else {
-        results.append(
-          FreezeResult(fileSystem: system, outcome: .vanished, isLeftBehind: false))
-        continue
+    var outcomes = [FreezeOutcome](repeating: .vanished, count: fileSystems.count)
+    for level in levels {
+      // At once: most of a freeze is waiting for the kernel's own writes.
+      for index in level { if let place = placeIndex[index] { try request(place) } }
+      for index in level {
+        if let place = placeIndex[index] { outcomes[index] = try outcome(of: place) }
       }
-      results.append(
-        FreezeResult(
-          fileSystem: system, outcome: try freeze(index), isLeftBehind: places[index].record.isStale
-        ))
     }
     if isLost { throw lostError() }
-    return results
+    return fileSystems.indices.map { index in
+      FreezeResult(
+        fileSystem: fileSystems[index], outcome: outcomes[index],
+        isLeftBehind: placeIndex[index].map { places[$0].record.isStale } ?? false)
+    }
   }
 
-  private func freeze(_ index: Int) throws(StrobeError) -> FreezeOutcome {
+  /// The file systems of one depth, innermost first: none of them lies on another of the same.
+  private var levels: [[Int]] {
+    var levels: [[Int]] = []
+    for index in fileSystems.indices {
+      if let last = levels.last?.last, fileSystems[last].depth == fileSystems[index].depth {
+        levels[levels.count - 1].append(index)
+      } else {
+        levels.append([index])
+      }
+    }
+    return levels
+  }
+
+  private func request(_ index: Int) throws(StrobeError) {
     let isGone = link.state.update { state in
       // Before the request is sent (L2): a guardian that dies at once may have served it.
       if !state.isEnded && !state.guardianDied { state.isRequested[index] = true }
@@ -198,6 +211,9 @@ package final class FreezeSession: Sendable {
     }
     if isGone { throw lostError() }
     link.send(GuardianMessage(.freeze, index: index))
+  }
+
+  private func outcome(of index: Int) throws(StrobeError) -> FreezeOutcome {
     let answer = link.state.wait { state in
       if let answer = state.answers[index] { return Optional(answer) }
       return state.hasDeadlineStruck || state.guardianDied ? .some((ECANCELED, 0)) : nil
