@@ -4,7 +4,7 @@ import Platform
 /// Reads ranges of a disk with requests and memory that are there beforehand.
 final class RangeReader {
   /// Bytes of the largest range.
-  static let largestRange = 512 << 10
+  static let largestRange = 256 << 10
   private var pipeline: ReadPipeline
 
   init(_ source: DiskSource, stop: CancellationFlag) throws(StrobeError) {
