@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -36,6 +37,9 @@ int64_t clinux_seek_data(int descriptor, int64_t offset) { return lseek(descript
 int64_t clinux_seek_hole(int descriptor, int64_t offset) { return lseek(descriptor, offset, SEEK_HOLE); }
 
 int clinux_is_open_for_writing(int descriptor) {
+  // Somebody who opens it in this moment breaks the lease. The signal for that is SIGIO, which kills; SIGURG is
+  // ignored unless somebody wants it.
+  if (fcntl(descriptor, F_SETSIG, SIGURG) != 0) return -1;
   if (fcntl(descriptor, F_SETLEASE, F_RDLCK) == 0) {
     fcntl(descriptor, F_SETLEASE, F_UNLCK);
     return 0;

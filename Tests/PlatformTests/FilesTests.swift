@@ -26,8 +26,11 @@ struct FilesTests {
 
   @Test("A file of procfs, whose size is said to be 0, is read to its end")
   func procfs() throws {
-    let expected = try Shell.run("cat", "/proc/kallsyms")
-    #expect(try readFile("/proc/kallsyms").count == expected.utf8.count)
+    // Programs that come and go are listed there: it may change between two readings.
+    let agree = try (0..<20).contains { _ in
+      try readFile("/proc/kallsyms").count == Shell.run("cat", "/proc/kallsyms").utf8.count
+    }
+    #expect(agree)
   }
 
   @Test("A file without a known size is limited as well")
