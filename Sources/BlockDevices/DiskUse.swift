@@ -8,7 +8,13 @@ package struct DiskUse: Sendable {
   package let mounts: [Mount]
   /// Who may write to the disk although no mount of it says so.
   package struct Writer: Sendable, Equatable {
-    package enum Kind: Sendable { case swap, fileSystemMember, holder }
+    package enum Kind: Sendable {
+      case swap, fileSystemMember
+      /// The kernel or a program holds a device exclusively.
+      case holder
+      /// A program has an image file open for writing: a guest that runs, most likely.
+      case program
+    }
 
     package let kind: Kind
     package let device: DeviceNumber
@@ -38,7 +44,7 @@ package struct DiskUse: Sendable {
     // A loop device has it open, too; what it writes shows in the file's times.
     if facts.isRegularFile, devices.isEmpty, Self.isOpenForWriting(path) {
       writers.append(
-        Writer(kind: .holder, device: facts.device, text: "a program has it open for writing"))
+        Writer(kind: .program, device: facts.device, text: "a program has it open for writing"))
     }
     otherWriters = writers
   }

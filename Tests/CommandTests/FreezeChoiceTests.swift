@@ -122,8 +122,8 @@ struct FreezeChoiceTests {
       inside.wait()
     }
     try waitUntil("mounted") { try inside.hasEnded || FileFacts(path: rig.file("ready")) != nil }
-    let point = try rig.strobe("snapshot", "web", "--disk", "os=\(device)", "--json").expect(0)
-      .json()
+    let point = try rig.strobe("snapshot", "web", "--disk", "os=\(device)", "--json")
+      .expect(3, says: "CrashConsistent", "holds it exclusively").json()
     #expect(point["consistency"].text == "CrashConsistent")
     #expect(point["consistencyReasons"][0].text?.contains("holds it exclusively") == true)
     #expect(point["disks"][0]["cut"].text == "preCopy")

@@ -17,14 +17,17 @@ struct ConsistencyAssessment {
   private let disks: [DiskPass]
   private var doubts: [String] = []
   private var writers: [String] = []
+  /// Whether something that a freeze was to hold still was not; a program that uses an image needs hooks.
+  private(set) var hasUnfrozen = false
 
   init(_ disks: [DiskPass]) { self.disks = disks }
 
   /// Looks for who may write to the disks; before the cut and after it.
   mutating func lookForWriters(_ held: Held) throws(StrobeError) {
     for disk in disks {
-      for found in try Self.writers(disk.plan, held) where !writers.contains(found) {
+      for (found, isProgram) in try Self.writers(disk.plan, held) where !writers.contains(found) {
         writers.append(found)
+        if !isProgram { hasUnfrozen = true }
         if !disk.provesItself { doubts.append(found) }
       }
     }
@@ -43,14 +46,25 @@ struct ConsistencyAssessment {
     return (held.superblocks.isEmpty ? .crashConsistent : .fileSystemConsistent, [])
   }
 
-  private static func writers(_ plan: DiskPlan, _ held: Held) throws(StrobeError) -> [String] {
+  private static func writers(
+    _ plan: DiskPlan, _ held: Held
+  ) throws(StrobeError) -> [(text: String, isProgram: Bool)] {
     let use = try DiskUse(of: plan.source.facts, path: plan.source.path)
-    var found = use.mounts.filter { $0.isWritable && !held.superblocks.contains($0.device) }.map {
-      "disk \(plan.name): \(plan.source.path) is mounted read-write at \($0.mountPoint) and was not frozen"
+    var found: [(text: String, isProgram: Bool)] = use.mounts.filter {
+      $0.isWritable && !held.superblocks.contains($0.device)
+    }.map {
+      (
+        "disk \(plan.name): \(plan.source.path) is mounted read-write at \($0.mountPoint) and was not frozen",
+        false
+      )
     }
     if found.count > 1 { found.removeLast(found.count - 1) }
     for writer in use.otherWriters where !isHeld(writer, held) {
-      found.append("disk \(plan.name): \(plan.source.path): \(writer.text), and it was not frozen")
+      found.append(
+        (
+          "disk \(plan.name): \(plan.source.path): \(writer.text), and it was not frozen",
+          writer.kind == .program
+        ))
     }
     return found
   }
@@ -63,6 +77,7 @@ extension ConsistencyAssessment {
     switch writer.kind {
     case .swap: false
     case .fileSystemMember: held.members.contains(writer.device)
+    case .program: held.applicationsRest
     case .holder: held.applicationsRest || held.members.contains(writer.device)
     }
   }

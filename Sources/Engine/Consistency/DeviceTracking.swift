@@ -16,6 +16,8 @@ public enum DeviceTracking {
     public let writtenBytes: Int
     /// The identity of that point, or nil when there is none yet.
     public let point: String?
+    /// `tracking` or `lost`.
+    public let state: String
     /// Why what it marked is not complete, or nil.
     public let lost: String?
   }
@@ -58,7 +60,7 @@ public enum DeviceTracking {
       Status(
         device: DeviceTree.label($0.device), id: $0.tracker,
         since: Timestamp(nanoseconds: $0.startedAtNanoseconds), writtenBytes: $0.markedBytes,
-        point: $0.basePoint, lost: $0.lossReason)
+        point: $0.basePoint, state: $0.lossReason == nil ? "tracking" : "lost", lost: $0.lossReason)
     }
   }
 

@@ -28,13 +28,26 @@ struct HookRun {
     if let program = options.postThaw { try command(program, "post-thaw", extraSeconds: 0).check() }
   }
 
-  /// Whether there are hooks, and none failed.
-  var allSucceeded: Bool { !records.isEmpty && records.allSatisfy { $0.failure == nil } }
+  /// Whether an application said that it is at rest, and no hook failed. Who only runs a post-thaw hook asked
+  /// nobody.
+  var bringRest: Bool {
+    records.contains { $0.phase == "pre-freeze" } && records.allSatisfy { $0.failure == nil }
+  }
 
   var weaknesses: [String] {
     records.compactMap { record in
-      record.failure.map { "the \(record.phase) hook \(record.program) \($0)" }
+      record.failure.map {
+        "the \(record.phase) hook \(record.program) \($0)\(Self.said(record.output))"
+      }
     }
+  }
+
+  /// The beginning of what a hook wrote, in one line.
+  private static func said(_ output: String) -> String {
+    let lines = output.split(separator: "\n").map { line in
+      line.split(whereSeparator: \.isWhitespace).joined(separator: " ")
+    }.filter { !$0.isEmpty }
+    return lines.isEmpty ? "" : " (\(lines.joined(separator: " / ").prefix(400)))"
   }
 
   /// What the guardian runs when we are gone.
@@ -96,9 +109,9 @@ struct HookRun {
     }
     records.append(record)
     guard let failure = record.failure, options.failureEndsPass else { return }
-    let said = record.output.split(separator: "\n").last.map { ": \($0.prefix(200))" } ?? ""
     throw StrobeError(
-      .refused, "the \(phase) hook \(command.program) \(failure)\(said); nothing was committed",
+      .refused,
+      "the \(phase) hook \(command.program) \(failure)\(Self.said(record.output)); nothing was committed",
       advice: "mend it, or take the point without it (--hook-failure continue)")
   }
 

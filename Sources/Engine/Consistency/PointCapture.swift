@@ -41,7 +41,9 @@ final class PointCapture {
     (outcome.level, outcome.reasons) = assessment.level(window.held)
     outcome.reasons += window.weaknesses
     outcome.warnings += window.warnings
-    outcome.isWeaker = outcome.level.isWeaker(than: window.wanted)
+    // Whoever didn't say "freeze none" is told of what wasn't frozen.
+    let isSurprise = context.options.freezing != .none && assessment.hasUnfrozen
+    outcome.isWeaker = isSurprise || outcome.level.isWeaker(than: window.wanted)
     outcome.frozen = window.frozen
     outcome.hooks = window.hookRecords
     outcome.windowMilliseconds = window.milliseconds

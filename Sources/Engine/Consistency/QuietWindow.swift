@@ -17,6 +17,7 @@ import SnapshotRepository
 final class QuietWindow {
   let fileSystems: [FileSystemOnDisk]
   private(set) var warnings: [String] = []
+  private let disks: [DiskPass]
   private let context: PassContext
   private let settings: CaptureSettings
   private var hookRun: HookRun
@@ -31,12 +32,16 @@ final class QuietWindow {
   init(
     _ disks: [DiskPass], _ context: PassContext, _ settings: CaptureSettings
   ) throws(StrobeError) {
+    self.disks = disks
     self.context = context
     self.settings = settings
     hookRun = HookRun(context)
     fileSystems = try FreezeSelection.select(
       context.options.freezing, disks: disks.map(\.plan.source.facts))
     try FreezeSelection.refuseOwn(fileSystems, context)
+    for system in fileSystems where system.sources.isEmpty {
+      warnings.append("\(system.mountPoint) lies on none of the disks; it is frozen all the same")
+    }
     try hookRun.check()
   }
 
@@ -49,12 +54,12 @@ final class QuietWindow {
   var expected: ConsistencyAssessment.Held {
     ConsistencyAssessment.Held(
       superblocks: Set(fileSystems.map(\.device)), members: Set(fileSystems.flatMap(\.members)),
-      applicationsRest: context.options.hooks.areThere)
+      applicationsRest: context.options.hooks.preFreeze != nil)
   }
 
   /// The consistency that was asked for.
   var wanted: Consistency {
-    if context.options.hooks.areThere { return .applicationConsistent }
+    if context.options.hooks.preFreeze != nil { return .applicationConsistent }
     return fileSystems.isEmpty ? .crashConsistent : .fileSystemConsistent
   }
 
@@ -91,10 +96,10 @@ final class QuietWindow {
     } catch {
       session.abandon()
       try? hookRun.postThaw(session)
-      throw Self.explained(error, session, context.options)
+      throw explained(error, session)
     }
     try hookRun.postThaw(session)
-    held.applicationsRest = hookRun.allSucceeded
+    held.applicationsRest = hookRun.bringRest
     weaknesses += hookRun.weaknesses
   }
 
@@ -190,18 +195,20 @@ final class QuietWindow {
   }
 
   /// A cut that was told to stop because its freeze was lost failed for that reason.
-  private static func explained(
-    _ error: StrobeError, _ session: FreezeSession, _ options: SnapshotOptions
-  ) -> StrobeError {
+  private func explained(_ error: StrobeError, _ session: FreezeSession) -> StrobeError {
     guard session.isLost, error.reason == .cancelled || error.errno == ETIMEDOUT else {
       return error
+    }
+    let isReadWhole = disks.contains { disk in
+      if case .underFreeze = disk.method { true } else { false }
     }
     return StrobeError(
       .busy,
       "the freeze was given up: \(session.lossReason ?? "the guardian ended"); everything is thawed, "
         + "nothing was committed",
-      advice:
-        "allow more with --max-freeze (now \(options.maxFreezeMilliseconds) ms), or track the "
-        + "writes with strobe track start")
+      advice: "allow more with --max-freeze (now \(context.options.maxFreezeMilliseconds) ms), or "
+        + (isReadWhole
+          ? "track the writes with strobe track start"
+          : "take the point when less is written: most of a freeze is the kernel's own flush"))
   }
 }

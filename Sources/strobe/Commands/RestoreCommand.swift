@@ -112,6 +112,11 @@ enum RestoreCommand: Command {
     Console.print(
       "\(report.point.collection)@\(report.point.id.prefix(12)) of \(report.point.created) restored in "
         + "\(Units.duration(report.seconds)), \(Units.rate(written, report.seconds)) written")
+    if report.point.consistency == .inconsistent {
+      Console.print(
+        "  The point is Inconsistent: its disks were written to while they were read. Check what is on "
+          + "them (fsck) before you rely on it.")
+    }
     for disk in report.disks {
       let rest =
         disk.untouchedBytes > 0

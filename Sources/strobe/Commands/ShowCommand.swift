@@ -36,7 +36,9 @@ enum ShowCommand: Command {
     Console.print(
       "Freeze window  "
         + (point.freezeWindowMilliseconds.map { "\(Units.number($0, digits: 1)) ms" }
-          ?? "nothing was frozen"))
+          ?? "nothing was frozen")
+        + (point.frozen == nil && point.freezeWindowMilliseconds != nil
+          ? " between the hooks; no file system was frozen" : ""))
     for system in point.frozen ?? [] {
       Console.print(
         "               \(system.mountPoint) (\(system.fileSystem)), frozen in "

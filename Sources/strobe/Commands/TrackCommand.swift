@@ -61,7 +61,12 @@ enum TrackCommand: Command {
   }
 
   private static func start(_ path: String, _ values: ParsedValues) throws {
-    try say("Tracking", [DeviceTracking.start(path)], values)
+    do {
+      try say("Tracking", [DeviceTracking.start(path)], values)
+    } catch let error as StrobeError where error.reason == .exists {
+      // At boot, in scripts: what is asked for is there.
+      try say("Tracking already", [path], values)
+    }
   }
 
   private static func say(_ verb: String, _ names: [String], _ values: ParsedValues) throws {
