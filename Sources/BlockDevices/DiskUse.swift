@@ -42,7 +42,7 @@ package struct DiskUse: Sendable {
     let node = facts.isBlockDevice ? path : nil
     var writers = Self.writers(devices, node: node, mounted: used.map(\.1))
     // A loop device has it open, too; what it writes shows in the file's times.
-    if facts.isRegularFile, devices.isEmpty, Self.isOpenForWriting(path) {
+    if facts.isRegularFile, !devices.contains(where: Self.isWritable), Self.isOpenForWriting(path) {
       writers.append(
         Writer(kind: .program, device: facts.device, text: "a program has it open for writing"))
     }
@@ -52,7 +52,9 @@ package struct DiskUse: Sendable {
   /// The device that was mounted. Btrfs shows an anonymous number: its source tells.
   private static func device(of mount: Mount) -> DeviceNumber? {
     guard mount.device.major == 0 else { return mount.device }
-    guard mount.source.hasPrefix("/"), let facts = (try? FileFacts(path: mount.source)) ?? nil,
+    // Not the sources of others: looking at a path below a network or FUSE file system may hang.
+    guard mount.fileSystem == "btrfs", mount.source.hasPrefix("/dev/"),
+      let facts = (try? FileFacts(path: mount.source)) ?? nil,
       facts.isBlockDevice
     else { return nil }
     return facts.specialDevice
@@ -87,6 +89,10 @@ package struct DiskUse: Sendable {
     return writers
   }
 
+  private static func isWritable(_ device: DeviceNumber) -> Bool {
+    readText("/sys/dev/block/\(device)/ro") != "1"
+  }
+
   /// Stores to a mapped page leave no trace in a file's times for long.
   private static func isOpenForWriting(_ path: String) -> Bool {
     guard let file = try? FileDescriptor(opening: path, O_RDONLY) else { return false }
@@ -111,33 +117,49 @@ package struct DiskUse: Sendable {
 /// A mark of everything written to a disk so far: equal before and after a pass means that nothing
 /// was written in between.
 package struct WriteMark: Equatable, Sendable {
-  private let counters: [Int]
+  /// Nil where writes are not counted.
+  private let counters: [Int]?
 
-  /// The counters of a block device (Documentation/block/stat.rst) or the times of a file.
+  /// Two marks prove something only when both are known.
+  package static func == (one: WriteMark, other: WriteMark) -> Bool {
+    guard let counts = one.counters, let others = other.counters else { return false }
+    return counts == others
+  }
+
+  /// The counters of a block device (Documentation/block/stat.rst) or the times of a file. A partition is
+  /// known by its whole disk's: writes through that don't count for the partition.
   package init(of source: DiskSource) throws(StrobeError) {
     guard source.kind == .blockDevice else {
-      let facts = try FileDescriptor(opening: source.path, O_RDONLY).facts()
-      counters = [
-        Int(facts.inode), Int(facts.size), Int(facts.modified_seconds),
-        Int(facts.modified_nanoseconds), Int(facts.changed_seconds), Int(facts.changed_nanoseconds),
-      ]
+      counters = Self.times(try FileDescriptor(opening: source.path, O_RDONLY).facts())
       return
     }
-    let text = readText("/sys/dev/block/\(source.facts.specialDevice)/stat") ?? ""
+    let device = source.facts.specialDevice
+    let disk = DeviceTree.partition(device)?.disk ?? device
+    let text = readText("/sys/dev/block/\(disk)/stat") ?? ""
     let fields = text.split(separator: " ").compactMap { Int($0) }
+    guard Self.isCounted(device), fields.count > 6 else {
+      counters = nil
+      return
+    }
     // Sectors written and discarded. Not the counts of requests: the kernel raises those only after it
     // has woken up whoever waited for the request, so a write before the pass would look like one in it.
-    let sectors = [6, 13].map { $0 < fields.count ? fields[$0] : 0 }
+    let sectors = [fields[6], fields.count > 13 ? fields[13] : 0]
     // The file below may be written to beside the loop device: its times tell.
-    let below = LoopBacking(of: source.facts.specialDevice)?.open()
-    let file = try below?.facts()
-    counters =
-      sectors
-      + (file.map {
-        [
-          Int($0.modified_seconds), Int($0.modified_nanoseconds), Int($0.changed_seconds),
-          Int($0.changed_nanoseconds),
-        ]
-      } ?? [])
+    let below = LoopBacking(of: disk)?.open()
+    counters = sectors + ((try below?.facts()).map(Self.times) ?? [])
+  }
+
+  /// Whether the kernel counts a device's writes (Documentation/block/queue-sysfs.rst, iostats).
+  package static func isCounted(_ device: DeviceNumber) -> Bool {
+    let disk = DeviceTree.partition(device)?.disk ?? device
+    return readText("/sys/dev/block/\(disk)/queue/iostats") != "0"
+  }
+
+  private static func times(_ facts: FileFacts) -> [Int] {
+    [
+      Int(truncatingIfNeeded: facts.inode), Int(truncatingIfNeeded: facts.size),
+      Int(facts.modified_seconds), Int(facts.modified_nanoseconds), Int(facts.changed_seconds),
+      Int(facts.changed_nanoseconds),
+    ]
   }
 }

@@ -31,6 +31,8 @@ package final class ImageClone: Sendable {
 
   /// Makes the copy. Writers of the file wait meanwhile.
   package func cut() throws(StrobeError) {
+    // A clone that was made before may be longer than the file is now.
+    try file.truncate(to: 0)
     try systemCall("FICLONE", original.path) { clinux_clone_file(file.number, original.descriptor) }
   }
 

@@ -14,6 +14,8 @@ package struct Mount: Sendable, Equatable {
   package let source: String
   /// Whether the file system itself takes writes, whatever this mount of it allows.
   package let isWritable: Bool
+  /// Of an overlay, the folder that takes the writes, as it was named when it was mounted.
+  package var upperDirectory: String?
 }
 
 package enum MountTable {
@@ -48,7 +50,14 @@ package enum MountTable {
         id: id, device: DeviceNumber(major: numbers[0], minor: numbers[1]),
         mountPoint: unescaped(fields[4]), fileSystem: String(fields[dash + 1]),
         source: unescaped(fields[dash + 2]),
-        isWritable: fields[dash + 3].split(separator: ",").contains("rw"))
+        isWritable: fields[dash + 3].split(separator: ",").contains("rw"),
+        upperDirectory: upperDirectory(fields[dash + 3]))
+    }
+  }
+
+  private static func upperDirectory(_ options: Substring) -> String? {
+    options.split(separator: ",").first { $0.hasPrefix("upperdir=") }.map {
+      unescaped($0.dropFirst("upperdir=".count))
     }
   }
 

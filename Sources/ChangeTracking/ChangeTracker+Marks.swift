@@ -6,6 +6,7 @@ extension ChangeTracker {
   /// write has ended, is in the result or in that of an earlier call. A write that is in flight will be
   /// marked again when it ends.
   package func exchange() -> MarkedBlocks {
+    noteOwner()
     let marked = MarkedBlocks(geometry)
     let (level2, level1) = (geometry.level2Start, geometry.level1Start)
     memory.take(level2..<level1) { marked.add($1, toLevel2: $0 - level2) }

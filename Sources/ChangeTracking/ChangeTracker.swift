@@ -1,6 +1,7 @@
 import CBPF
 import Glibc
 package import Platform
+import Synchronization
 
 /// Knows which blocks of a disk or partition were written since it was asked last.
 ///
@@ -22,6 +23,11 @@ package final class ChangeTracker: Sendable {
   private let lock: FileDescriptor?
   /// What was found wrong when it was opened.
   private let openingDoubt: String?
+  /// Tells this user of the marks from another: locks keep two apart, but not two that see other lock
+  /// folders, as a container with a `/run` of its own does.
+  private let owner = UInt64.random(in: 1...UInt64.max)
+  private let hasExchanged = Atomic<Bool>(false)
+  private let isShared = Atomic<Bool>(false)
 
   init(
     geometry: TrackerGeometry, memory: TrackerMemory, set: ProgramSet?, isBioBased: Bool,
@@ -70,12 +76,26 @@ package final class ChangeTracker: Sendable {
   /// costs a few small reads of sysfs and, for a pinned tracker, of the BPF file system.
   package var lossReason: String? {
     if let openingDoubt { return openingDoubt }
+    if isUsedByAnother { return "another process used it at the same time" }
     if let doubt = deviceDoubt { return doubt }
     guard let place, let set else { return nil }
     do throws(TrackerDoubt) { try PinnedSet.checkLinks(place, set.identity) } catch {
       return error.reason
     }
     return nil
+  }
+
+  /// Says whose exchange it is, and finds out whether somebody else's came between.
+  func noteOwner() {
+    let last = memory.exchange(HeaderWord.owner, owner)
+    let isFirst = !hasExchanged.exchange(true, ordering: .sequentiallyConsistent)
+    if !isFirst && last != owner { isShared.store(true, ordering: .sequentiallyConsistent) }
+  }
+
+  private var isUsedByAnother: Bool {
+    if isShared.load(ordering: .sequentiallyConsistent) { return true }
+    return hasExchanged.load(ordering: .sequentiallyConsistent)
+      && memory[HeaderWord.owner] != owner
   }
 
   private var deviceDoubt: String? {

@@ -23,6 +23,8 @@ enum HeaderWord {
   static let skips = 17
   static let baseSeal = 18
   static let base = 19  // 20 words
+  /// Who exchanged last: a random number of each ``ChangeTracker`` object.
+  static let owner = 40
 
   /// "STROBETR".
   static let magicValue: UInt64 = 0x5254_4542_4f52_5453
@@ -98,6 +100,10 @@ enum HeaderWord {
     precondition(range.lowerBound >= 0 && range.upperBound <= wordCount)
     let found = unsafe cchange_tracker_next64(words, range.lowerBound, range.upperBound)
     return found < range.upperBound ? found : nil
+  }
+
+  func exchange(_ index: Int, _ value: UInt64) -> UInt64 {
+    unsafe cchange_tracker_exchange64(pointer(index), value)
   }
 
   func take(_ index: Int) -> UInt64 { unsafe cchange_tracker_exchange64(pointer(index), 0) }

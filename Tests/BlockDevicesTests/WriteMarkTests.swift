@@ -75,7 +75,7 @@ struct WriteMarkTests {
   }
 
   @Test(
-    "A write to a partition is a write to its disk, and none to the partition beside it",
+    "A write to a partition, or through its whole disk, changes the marks of all on the disk",
     .enabled(if: Machine.has("sfdisk"), "needs sfdisk"))
   func partitions() throws {
     let folder = TemporaryDirectory(in: "/dev/shm")
@@ -84,8 +84,20 @@ struct WriteMarkTests {
     let before = try sources.map { try WriteMark(of: $0) }
     try writeBytes([UInt8](repeating: 1, count: 4096), to: disk.partitions[1])
     let after = try sources.map { try WriteMark(of: $0) }
-    #expect(after[0] != before[0])
-    #expect(after[1] == before[1])
-    #expect(after[2] != before[2])
+    for index in sources.indices { #expect(after[index] != before[index]) }
+    try writeBytes([UInt8](repeating: 2, count: 4096), to: disk.disk.path)
+    for index in sources.indices { #expect(try WriteMark(of: sources[index]) != after[index]) }
+  }
+
+  @Test("Where writes aren't counted no two marks are equal")
+  func uncounted() throws {
+    let folder = TemporaryDirectory(in: "/dev/shm")
+    let disk = try LoopDevice(size: 1 << 20, in: folder)
+    let source = try DiskSource(path: disk.path)
+    #expect(try WriteMark(of: source) == WriteMark(of: source))
+    let switchFile = "/sys/block/\(lastComponent(disk.path))/queue/iostats"
+    try Shell.run("sh", "-c", "echo 0 > \(switchFile)")
+    defer { _ = try? Shell.run("sh", "-c", "echo 1 > \(switchFile)") }
+    #expect(try WriteMark(of: source) != WriteMark(of: source))
   }
 }

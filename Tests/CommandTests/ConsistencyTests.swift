@@ -101,6 +101,27 @@ struct ConsistencyTests {
     withExtendedLifetime(device) {}
   }
 
+  @Test(
+    "A write through the whole disk is a write to its partition",
+    .enabled(if: Machine.has("sfdisk"), "needs sfdisk"))
+  func throughTheWholeDisk() throws {
+    let shop = try Workshop(seed: 14)
+    let disk = try LoopDevice(size: 64 << 20, partitions: true, in: shop.folder)
+    let made = try Shell.capture([
+      "bash", "-c",
+      "printf 'label: gpt\\nsize=56MiB\\n' | sfdisk --quiet \(disk.path); partx --update \(disk.path)",
+    ])
+    try #require(made.status == 0, "\(made.errors)")
+    try shop.write(shop.bytes(48 << 20), to: disk.path + "p1")
+    let process = try shop.startAndStop(
+      ["snapshot", "web", "--disk", "os=\(disk.path)p1", "--track", "none"],
+      output: shop.file("output"))
+    try shop.write(shop.bytes(4096), to: disk.path, at: 8 << 20)
+    process.signal(SIGCONT)
+    #expect(process.wait() == 3)
+    withExtendedLifetime(disk) {}
+  }
+
   @Test("Swap space and devices that a program holds are Inconsistent, and no targets")
   func heldExclusively() throws {
     let shop = try Workshop()

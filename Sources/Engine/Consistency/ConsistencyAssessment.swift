@@ -71,14 +71,14 @@ struct ConsistencyAssessment {
 }
 
 extension ConsistencyAssessment {
-  /// Hooks answer for programs that hold a disk, such as a virtual machine, not for the kernel's own
-  /// file systems and swap.
+  /// Hooks answer for programs that write to an image, not for the kernel: a device that is held exclusively
+  /// is most likely mounted elsewhere.
   private static func isHeld(_ writer: DiskUse.Writer, _ held: Held) -> Bool {
     switch writer.kind {
     case .swap: false
     case .fileSystemMember: held.members.contains(writer.device)
     case .program: held.applicationsRest
-    case .holder: held.applicationsRest || held.members.contains(writer.device)
+    case .holder: held.members.contains(writer.device)
     }
   }
 }

@@ -45,6 +45,13 @@ struct CutPlanning {
     if options.hooks.areThere || fileSystems.contains(where: { $0.sources.contains(index) }) {
       return true
     }
+    let device = disk.plan.source.facts.specialDevice
+    if disk.plan.source.kind == .blockDevice,
+      DeviceTree.partition(device) != nil || !WriteMark.isCounted(device)
+    {
+      // Who writes to it through its whole disk, or uncounted, is seen by a tracker only.
+      return true
+    }
     let use = try DiskUse(of: disk.plan.source.facts, path: disk.plan.source.path)
     return use.writableMount != nil || use.otherWriter != nil
   }

@@ -35,7 +35,7 @@ final class PointCapture {
     try preScan(window)
     var assessment = ConsistencyAssessment(disks)
     try assessment.lookForWriters(window.expected)
-    let doubts = try makeCut(window, copy)
+    let doubts = try makeCut(window, copy, &assessment)
     assessment.add(doubts: doubts)
     try assessment.lookForWriters(window.held)
     (outcome.level, outcome.reasons) = assessment.level(window.held)
@@ -64,7 +64,7 @@ final class PointCapture {
   }
 
   private func makeCut(
-    _ window: QuietWindow, _ copy: PreCopy
+    _ window: QuietWindow, _ copy: PreCopy, _ assessment: inout ConsistencyAssessment
   ) throws(StrobeError) -> [String] {
     let cut = try Cut.prepare(disks, copy, settings)
     for attempt in 1...Self.attemptLimit {
@@ -73,7 +73,10 @@ final class PointCapture {
       try window.hold(before: copy.catchUp) { () throws(StrobeError) in
         outcome.instant = .now
         isComplete = try cut.make()
-        if isComplete { doubts = try cut.doubts() }
+        guard isComplete else { return }
+        doubts = try cut.doubts()
+        // What was mounted since the file systems were looked for, and may be gone again afterwards.
+        if window.isNeeded { try assessment.lookForWriters(window.held) }
       }
       // Without a freeze a quiet moment may come.
       let isLast = attempt == Self.attemptLimit

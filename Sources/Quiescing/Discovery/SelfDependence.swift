@@ -37,11 +37,16 @@ package struct SelfDependence {
     return nil
   }
 
-  private func fileSystem(of path: String) -> DeviceNumber? {
+  private func fileSystem(of path: String, visited: Set<String> = []) -> DeviceNumber? {
     var place = absolutePath(path)
     while true {
       if let file = try? FileDescriptor(opening: place, clinux_O_PATH) {
-        return MountTable.mount(of: file, in: table)?.device
+        let mount = MountTable.mount(of: file, in: table)
+        // An overlay's writes go to the file system below it.
+        if let upper = mount?.upperDirectory, !visited.contains(upper) {
+          return fileSystem(of: upper, visited: visited.union([upper]))
+        }
+        return mount?.device
       }
       if place == "/" { return nil }
       place = parentDirectory(place)

@@ -6,9 +6,8 @@ extension HookCommand {
   /// Checks that only root decides what is run: an absolute path to an executable regular file, which
   /// belongs to root and nobody else can write to, and so every directory above it.
   ///
-  /// Symbolic links are followed: both the directories of the path as given and those of the real one
-  /// are checked. A directory with the sticky bit, such as `/tmp`, may be writable: what root owns there, nobody
-  /// else can rename.
+  /// No part of the path may be a symbolic link. A directory with the sticky bit, such as `/tmp`, may be
+  /// writable: what root owns there, nobody else can rename.
   ///
   /// - Throws: `usage`, `notFound` or `refused`, with the path that is at fault.
   package func check() throws(StrobeError) {
@@ -25,16 +24,20 @@ extension HookCommand {
       throw StrobeError(
         .usage, "hook \(program) is not executable", advice: "chmod 755 \(program)")
     }
+    // A link could be turned elsewhere between this check and the start.
+    guard real == program else {
+      throw StrobeError(
+        .refused, "hook \(program) is reached through a symbolic link, or not by its shortest path",
+        advice: "name it \(real)")
+    }
     try Self.checkOwner(real, facts)
-    for path in [program, real] {
-      var place = path
-      while place != "/" {
-        place = parentDirectory(place)
-        guard let directory = try FileFacts(path: place) else {
-          throw StrobeError(.notFound, "hook \(program): there is no \(place)")
-        }
-        try Self.checkOwner(place, directory)
+    var place = real
+    while place != "/" {
+      place = parentDirectory(place)
+      guard let directory = try FileFacts(path: place) else {
+        throw StrobeError(.notFound, "hook \(program): there is no \(place)")
       }
+      try Self.checkOwner(place, directory)
     }
   }
 

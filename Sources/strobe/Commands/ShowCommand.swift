@@ -32,7 +32,9 @@ enum ShowCommand: Command {
       "Number         \(point.sequence)"
         + (point.parent.map { ", changes against \($0.prefix(12))" } ?? ""))
     Console.print("Consistency    \(point.consistency.rawValue)")
-    for reason in point.consistencyReasons { Console.print("               \(reason)") }
+    for reason in point.consistencyReasons {
+      Console.print("               \(Console.visible(reason))")
+    }
     Console.print(
       "Freeze window  "
         + (point.freezeWindowMilliseconds.map { "\(Units.number($0, digits: 1)) ms" }
@@ -41,7 +43,7 @@ enum ShowCommand: Command {
           ? " between the hooks; no file system was frozen" : ""))
     for system in point.frozen ?? [] {
       Console.print(
-        "               \(system.mountPoint) (\(system.fileSystem)), frozen in "
+        "               \(Console.visible(system.mountPoint)) (\(system.fileSystem)), frozen in "
           + "\(Units.number(system.freezeMilliseconds, digits: 1)) ms")
     }
     for hook in point.hooks ?? [] { print(hook) }
@@ -51,7 +53,7 @@ enum ShowCommand: Command {
 
   private static func print(_ hook: HookRecord) {
     Console.print(
-      "Hook           \(hook.phase) \(hook.program): \(hook.failure ?? "done"), "
+      "Hook           \(hook.phase) \(Console.visible(hook.program)): \(hook.failure ?? "done"), "
         + "\(Units.count(hook.attempts, "attempt")), \(Units.number(hook.milliseconds, digits: 0)) ms"
     )
     for line in hook.output.split(separator: "\n") {
@@ -63,7 +65,7 @@ enum ShowCommand: Command {
     let disk = described.disk
     Console.print("")
     Console.print("Disk \(disk.name)")
-    Console.print("  Source       \(disk.source) (\(disk.identity))")
+    Console.print("  Source       \(Console.visible(disk.source)) (\(disk.identity))")
     Console.print(
       "  Size         \(Units.size(disk.size)) (\(disk.size) bytes, sectors of \(disk.logicalSectorSize))"
     )
@@ -75,8 +77,10 @@ enum ShowCommand: Command {
     Console.print(
       "  Found by     \(disk.changeSource.rawValue), \(Units.size(disk.readBytes)) read"
         + (disk.cut.map { ", cut: \($0.rawValue)" } ?? ""))
-    if let reason = disk.scanReason { Console.print("  Read whole   \(reason)") }
-    if let reason = disk.newChainReason { Console.print("  New chain    \(reason)") }
+    if let reason = disk.scanReason { Console.print("  Read whole   \(Console.visible(reason))") }
+    if let reason = disk.newChainReason {
+      Console.print("  New chain    \(Console.visible(reason))")
+    }
     Console.print("  Chain        \(Units.count(described.layers.count, "layer")), oldest first")
     for layer in described.layers {
       Console.print(
