@@ -14,7 +14,7 @@ struct PreCopy {
   /// Bytes from which on what is left is stored, not only copied.
   private static let storingLimit = 1 << 30
   /// Bytes that may be left for the cut: what is read in some milliseconds.
-  static let goal = 4 << 20
+  static let goal = 2 << 20
 
   let disks: [DiskPass]
   let parent: RestorePoint?

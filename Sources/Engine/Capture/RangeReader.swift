@@ -4,12 +4,12 @@ import Platform
 /// Reads ranges of a disk with requests and memory that are there beforehand.
 final class RangeReader {
   /// Bytes of the largest range.
-  static let largestRange = 256 << 10
+  static let largestRange = 64 << 10
   private var pipeline: ReadPipeline
 
   init(_ source: DiskSource, stop: CancellationFlag) throws(StrobeError) {
     pipeline = try ReadPipeline(
-      source: source, depth: 16, requestSize: Self.largestRange, stop: stop)
+      source: source, depth: 64, requestSize: Self.largestRange, stop: stop)
   }
 
   /// Reads `ranges`, ascending, and hands them over in their order.

@@ -76,7 +76,9 @@ final class PointCapture {
         guard isComplete else { return }
         doubts = try cut.doubts()
         // What was mounted since the file systems were looked for, and may be gone again afterwards.
-        if window.isNeeded { try assessment.lookForWriters(window.held) }
+        if window.isNeeded, try window.haveMountsChanged() {
+          try assessment.lookForWriters(window.held)
+        }
       }
       // Without a freeze a quiet moment may come.
       let isLast = attempt == Self.attemptLimit

@@ -21,6 +21,9 @@ final class QuietWindow {
   private let context: PassContext
   private let settings: CaptureSettings
   private var hookRun: HookRun
+  /// As it was when the file systems were chosen.
+  private let mountTable: [UInt8]
+  private static let mountTablePath = "/proc/self/mountinfo"
 
   /// What the last window came to.
   private(set) var held = ConsistencyAssessment.Held()
@@ -36,6 +39,7 @@ final class QuietWindow {
     self.context = context
     self.settings = settings
     hookRun = HookRun(context)
+    mountTable = try readFile(Self.mountTablePath)
     fileSystems = try FreezeSelection.select(
       context.options.freezing, disks: disks.map(\.plan.source.facts))
     try FreezeSelection.refuseOwn(fileSystems, context)
@@ -47,6 +51,12 @@ final class QuietWindow {
 
   /// Whether there is anything to hold still.
   var isNeeded: Bool { !fileSystems.isEmpty || context.options.hooks.areThere }
+
+  /// Whether anything was mounted or unmounted since the file systems were chosen; cheap enough for the
+  /// window.
+  func haveMountsChanged() throws(StrobeError) -> Bool {
+    try readFile(Self.mountTablePath) != mountTable
+  }
 
   var hookRecords: [HookRecord] { hookRun.records }
 
@@ -92,6 +102,8 @@ final class QuietWindow {
       try hookRun.preFreeze(session, stop: settings.stop)
       // What the application wrote to come to rest.
       if context.options.hooks.preFreeze != nil { try settle(session, before) }
+      // What was written since the last flush began.
+      try before()
       try holdFrozen(session, cut)
     } catch {
       session.abandon()
@@ -135,7 +147,7 @@ final class QuietWindow {
 
   private static let settleLimit = 10
   /// Seconds that a flush and the copy of what it wrote may take.
-  private static let quick = 0.06
+  private static let quick = 0.03
 
   private var options: FreezeOptions {
     var options = FreezeOptions()
