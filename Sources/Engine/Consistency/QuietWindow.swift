@@ -6,7 +6,8 @@ import SnapshotRepository
 
 // The window in which everything stands still:
 //
-//   guardian → syncfs → (copy live) → pre-freeze hook → syncfs → freeze all → cut → thaw all → post-thaw hook
+//   guardian → (syncfs, copy live) → pre-freeze hook → (syncfs, copy live) → freeze all → cut → thaw all
+//   → post-thaw hook
 //
 // Invariants:
 // - Whatever happens in between, all that was frozen is thawed and `post-thaw` runs if `pre-freeze` was
@@ -102,6 +103,8 @@ final class QuietWindow {
       try hookRun.preFreeze(session, stop: settings.stop)
       // What the application wrote to come to rest.
       if context.options.hooks.preFreeze != nil { try settle(session, before) }
+      // For whoever looks for writers in the window; after it the post-thaw hook has a say, too.
+      held.applicationsRest = hookRun.bringRest
       // What was written since the last flush began.
       try before()
       try holdFrozen(session, cut)

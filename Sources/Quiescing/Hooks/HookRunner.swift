@@ -102,7 +102,7 @@ package struct HookRunner {
     while !process.isOver && Clock.now() < limit { pipe.read(milliseconds: 10) }
     // Also what the program left when it obeyed.
     process.signalGroup(SIGKILL)
-    // A program that hangs in the kernel outlives SIGKILL for now: nobody waits for it.
+    // A program that hangs in the kernel outlives SIGKILL until its call returns: nobody waits for it.
     let end = Clock.after(milliseconds: Self.graceMilliseconds)
     while !process.isOver && Clock.now() < end { pipe.read(milliseconds: 10) }
     if process.isOver { _ = process.collect() }

@@ -64,7 +64,8 @@ enum SnapshotCommand: Command {
       Example("strobe snapshot web --forget-disk data", "The machine lost a disk"),
       Example("strobe snapshot web --track keep", "Later points read only what was written"),
       Example(
-        "strobe snapshot db --pre-freeze /usr/local/lib/strobe/hooks/postgresql",
+        "strobe snapshot db --pre-freeze /usr/local/lib/strobe/hooks/postgresql "
+          + "--post-thaw /usr/local/lib/strobe/hooks/postgresql",
         "With an application at rest"),
     ],
     exitStatuses: [
