@@ -82,6 +82,18 @@ struct FreezeSessionTests {
     #expect(try !session.thaw().isHeld)
   }
 
+  @Test("knows why it was lost from the first moment that it is known to be")
+  func reasonOfLoss() throws {
+    var options = systems.options
+    options.maxFreezeMilliseconds = 1
+    for _ in 0..<50 {
+      let session = try FreezeSession([], options)
+      _ = try? session.freeze()
+      while !session.isLost {}
+      #expect(session.lossReason?.contains("1 ms") == true)
+    }
+  }
+
   @Test("leaves alone what somebody else froze")
   func frozenBefore() throws {
     let system = try systems.fileSystem()

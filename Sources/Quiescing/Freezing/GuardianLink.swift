@@ -15,6 +15,7 @@ import Synchronization
 /// - L3 A guardian that doesn't keep the deadline, or doesn't begin to thaw when asked, because it was
 ///   stopped or starved, is killed; then L1 applies.
 /// - L4 `isLost` is set before anything is thawed by the engine and before anybody is told, and never cleared.
+///   It is set under the state's lock together with the reason: whoever sees it and asks why finds the reason.
 final class GuardianLink: Sendable {
   struct State {
     var isRequested: [Bool]
@@ -116,14 +117,21 @@ final class GuardianLink: Sendable {
 
   /// L3. One whose call hangs in the kernel dies when that returns.
   private func giveUp() {
-    isLost.store(true, ordering: .sequentiallyConsistent)
-    state.update { $0.guardianDied = true }
+    lose { $0.guardianDied = true }
     guardian.withLock { $0.signal(SIGKILL) }
+  }
+
+  /// L4: the loss and its reason, in one step.
+  private func lose(_ reason: (inout State) -> Void) {
+    state.update { state in
+      reason(&state)
+      isLost.store(true, ordering: .sequentiallyConsistent)
+    }
   }
 
   private func handle(_ message: GuardianMessage) {
     let index = Int(message.index)
-    if message.kind == .deadline { isLost.store(true, ordering: .sequentiallyConsistent) }
+    if message.kind == .deadline { return lose { $0.hasDeadlineStruck = true } }
     state.update { state in
       switch message.kind {
       case .frozen where state.answers.indices.contains(index):
@@ -132,7 +140,6 @@ final class GuardianLink: Sendable {
       case .thawDone:
         state.window = message.time
         if message.code != 0 { state.hasDeadlineStruck = true }
-      case .deadline: state.hasDeadlineStruck = true
       case .thawing: state.isThawing = true
       default: break
       }
@@ -141,13 +148,13 @@ final class GuardianLink: Sendable {
 
   /// The guardian is gone (L1).
   private func end() {
-    let (isUnexpected, isPending) = state.update { state in
-      (state.window == nil, state.thaws.contains(GuardianMessage.stillPending))
+    let isPending = state.update { state in
+      state.window == nil || state.thaws.contains(GuardianMessage.stillPending)
     }
-    if isUnexpected || isPending { isLost.store(true, ordering: .sequentiallyConsistent) }
-    // Only now (L4), for this wakes up whoever waits for an answer.
-    if isUnexpected { state.update { $0.guardianDied = true } }
-    if isUnexpected || isPending { thawItself() }
+    if isPending {
+      lose { state in if state.window == nil { state.guardianDied = true } }
+      thawItself()
+    }
     guardian.withLock { process in
       while !process.isOver { usleep(1000) }
       _ = process.collect()
