@@ -138,10 +138,19 @@ package struct Repository: Sendable {
     "\(cacheFolder(collection))/\(disk).fingerprints"
   }
 
+  /// What upkeep notes in the writer lock, which it has for moments only.
+  static let upkeepNote = "gc"
+  /// How often the lock is asked for again while upkeep has it: for a minute.
+  private static let upkeepPatience = 600
+
   /// Takes the place of the one writer of a collection.
   package func lockWriter(of collection: String, note: String) throws(StrobeError) -> any StoreLock
   {
     let name = "locks/writer-\(collection)"
+    for _ in 0..<Self.upkeepPatience {
+      if let lock = try store.lock(name, note: note) { return lock }
+      guard try store.holder(ofLock: name) == Self.upkeepNote else { break }
+    }
     if let lock = try store.lock(name, note: note) { return lock }
     let holder = try store.holder(ofLock: name) ?? "another process"
     throw StrobeError(

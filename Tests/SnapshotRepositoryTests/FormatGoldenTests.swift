@@ -178,7 +178,7 @@ struct FormatGoldenTests {
       #expect(bytes == model?.disk.bytes, "\(line)")
     }
     #expect(try PointIndex.load(repository, "web").points.map(\.sequence) == Array(1...7))
-    let outcome = try GarbageCollection.run(repository, dryRun: true, stop: CancellationFlag())
+    let outcome = try GarbageCollection.run(repository, .dryRun, stop: CancellationFlag())
     #expect(outcome.layers + outcome.segments == 0)
     // Reading leaves nothing but its own caches and locks.
     try Shell.run("rm", "-rf", copy + "/locks", copy + "/cache")

@@ -19,6 +19,9 @@ struct ObjectStoreConformance {
     try names()
     try removal()
     try holding()
+    try replacingUnheld()
+    try freeing()
+    try rewriting()
     try locking()
     try takingOver()
     try lockOfAnotherProcess()
@@ -61,6 +64,63 @@ struct ObjectStoreConformance {
     try store.put("replace/new", [5], replacing: true)
     #expect(try store.get("replace/new", limit: 9) == [5])
     #expect(try Set(store.names(in: "replace")) == ["a", "new"], "a put must leave nothing else")
+  }
+
+  /// A held object is not replaced; one that is open goes on showing what it was.
+  func replacingUnheld() throws {
+    try store.put("unheld/a", [1], replacing: false)
+    let lock = try store.hold("unheld/a")
+    #expect(try !store.replaceUnlessHeld("unheld/a", [2]))
+    #expect(try store.get("unheld/a", limit: 9) == [1])
+    lock.release()
+    let reader = try store.open("unheld/a")
+    #expect(try store.replaceUnlessHeld("unheld/a", [2, 3]))
+    #expect(try store.get("unheld/a", limit: 9) == [2, 3])
+    #expect(try bytes(reader, 0, 1) == [1])
+    try store.hold("unheld/a").release()
+    #expect(reason { _ = try store.replaceUnlessHeld("unheld/none", [1]) } == .notFound)
+    #expect(try store.names(in: "unheld") == ["a"], "nothing else may be left")
+  }
+
+  private static let large = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 % 251 + 1) }
+
+  private func expectOnly(_ ranges: [Range<Int>], _ name: String, all: Bool = true) throws {
+    let found = try store.get(name, limit: 1 << 20)
+    #expect(found.count == Self.large.count)
+    for range in ranges { #expect(found[range] == Self.large[range]) }
+    let kept = ranges.reduce(0) { $0 + $1.count }
+    if all { #expect(found.count { $0 != 0 } == kept, "the rest reads as zeros") }
+  }
+
+  /// Freed ranges may read as zeros; nothing else changes, and the room comes back.
+  func freeing() throws {
+    try store.put("free/a", Self.large, replacing: false)
+    let before = try store.storage(of: "free/a")
+    #expect(before.size == Self.large.count && before.allocated > 0)
+    let isFreed = try store.free([4096..<40_960, 98_304..<102_400], of: "free/a")
+    let kept = [0..<4096, 40_960..<98_304]
+    try expectOnly(isFreed ? kept : [0..<100_000], "free/a", all: isFreed)
+    let after = try store.storage(of: "free/a")
+    #expect(after.size == before.size)
+    if isFreed { #expect(after.allocated <= before.allocated - 36_864) }
+    #expect(try store.free([], of: "free/a") || !isFreed)
+    #expect(reason { _ = try store.free([0..<4096], of: "free/none") } == .notFound)
+    #expect(reason { _ = try store.storage(of: "free/none") } == .notFound)
+  }
+
+  /// A rewritten object keeps its size and the ranges asked for; who has it open sees the old one.
+  func rewriting() throws {
+    try store.put("rewrite/a", Self.large, replacing: false)
+    let before = try store.storage(of: "rewrite/a")
+    let reader = try store.open("rewrite/a")
+    try store.rewrite("rewrite/a", keeping: [0..<4096, 40_960..<98_304])
+    try expectOnly([0..<4096, 40_960..<98_304], "rewrite/a")
+    #expect(try store.storage(of: "rewrite/a").allocated < before.allocated)
+    #expect(try bytes(reader, 5000, 3) == Array(Self.large[5000..<5003]))
+    try store.rewrite("rewrite/a", keeping: [])
+    try expectOnly([], "rewrite/a")
+    #expect(try store.names(in: "rewrite") == ["a"], "nothing else may be left")
+    #expect(reason { try store.rewrite("rewrite/none", keeping: []) } != nil)
   }
 
   /// What isn't there is not found.

@@ -36,6 +36,14 @@ final class TestRepository: Sendable {
   }
 }
 
+extension GarbageCollection.Options {
+  static var dryRun: Self {
+    var options = Self()
+    options.isDryRun = true
+    return options
+  }
+}
+
 /// Adds restore points to a collection as an engine would, chunk by chunk.
 struct TestCollection {
   let repository: Repository
@@ -55,30 +63,44 @@ struct TestCollection {
 
   /// Commits a point of `disks`.
   ///
-  /// - Parameter keyframe: whether the parent's chains are replaced by keyframes first.
+  /// - Parameters:
+  ///   - keyframe: whether the parent's chains are replaced by keyframes first.
+  ///   - older: build on the point before the newest, as when that one could not be read.
   @discardableResult
   mutating func add(
     _ disks: [(name: String, disk: ModelDisk)], pass: PassID = PassID(), keyframe: Bool = false,
-    created: Timestamp = .now
+    older: Bool = false, created: Timestamp = .now
   ) throws -> RestorePoint {
+    let writer = try repository.lockWriter(of: record.name, note: "a test")
+    defer { writer.release() }
     let registration = try PassRegistration.begin(repository.store, pass, note: "a test")
     defer { registration.release() }
+    // As it is now: gc may have merged its layers.
+    let parent = try points.dropLast(older ? 1 : 0).last.map { point throws in
+      try RestorePoint.read(repository.store, record.name, point.id)
+    }
     let segments = SegmentWriter(repository.store, pass)
     var records: [DiskRestorePoint] = []
     for (index, (name, disk)) in disks.enumerated() {
-      let old = points.last?.disks.first { $0.name == name }
+      let old = parent?.disks.first { $0.name == name }
       let layers = DiskLayers(repository: repository, pass: pass, index: index)
       records.append(
         try layers.write(name, disk, after: old, keyframe: keyframe, segments, record.secret!))
     }
     try segments.finish()
     let point = RestorePoint(
-      id: pass.description, collection: record, sequence: points.count + 1, parent: points.last?.id,
+      id: pass.description, collection: record, sequence: points.count + 1, parent: parent?.id,
       created: created, finished: created, consistency: .crashConsistent, consistencyReasons: [],
       freezeWindowMilliseconds: nil, disks: records, writer: "a test")
     try repository.commit(point, registration: registration)
     points.append(point)
     return point
+  }
+
+  /// Deletes a point and forgets it.
+  mutating func delete(_ index: Int) throws {
+    try repository.delete(record.name, points[index].id)
+    points.remove(at: index)
   }
 }
 

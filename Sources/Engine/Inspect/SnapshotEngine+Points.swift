@@ -88,28 +88,4 @@ extension SnapshotEngine {
     for point in points { try repository.delete(point.collection, point.id) }
     return points.map(\.id)
   }
-
-  /// Removes layers and segments that no restore point needs. Snapshots, restores and verifications may
-  /// run meanwhile.
-  ///
-  /// - Parameter dryRun: only count.
-  /// - Throws: before anything is removed, when it can't be known what is still needed.
-  public func collectGarbage(
-    dryRun: Bool = false, stop: CancellationFlag = CancellationFlag()
-  ) throws(StrobeError) -> GarbageReport {
-    let outcome = try GarbageCollection.run(repository, dryRun: dryRun, stop: stop)
-    return GarbageReport(
-      layers: outcome.layers, segments: outcome.segments, bytes: outcome.bytes, inUse: outcome.inUse
-    )
-  }
-}
-
-/// What a garbage collection removed, or would remove.
-public struct GarbageReport: Sendable {
-  public let layers: Int
-  public let segments: Int
-  /// Bytes of these objects.
-  public let bytes: Int
-  /// Objects that were left because a running pass may need them.
-  public let inUse: Int
 }

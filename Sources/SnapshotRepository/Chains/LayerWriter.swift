@@ -13,9 +13,16 @@ package final class LayerWriter {
   private var lastGroup = -1
   private var footer = LayerFooter()
 
-  package init(_ store: any ObjectStore, _ header: LayerHeader) throws(StrobeError) {
+  package convenience init(
+    _ store: any ObjectStore, _ header: LayerHeader
+  ) throws(StrobeError) {
+    self.init(try store.create(header.id.layerName), header)
+  }
+
+  /// A layer whose bytes go to `writer`.
+  package init(_ writer: any ObjectWriter, _ header: LayerHeader) {
     self.header = header
-    writer = try store.create(header.id.layerName)
+    self.writer = writer
     buffer = header.encoded
   }
 

@@ -22,7 +22,7 @@ extension DirectoryStore {
   }
 
   /// The lock of an object that is there, or nil when somebody else has it.
-  private func existing(_ name: String, exclusive: Bool) throws(StrobeError) -> FileLock? {
+  func existing(_ name: String, exclusive: Bool) throws(StrobeError) -> (any StoreLock)? {
     while true {
       do throws(StrobeError) {
         let file = try FileDescriptor(opening: path(name), O_RDONLY)

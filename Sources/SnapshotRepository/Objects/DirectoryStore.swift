@@ -52,7 +52,7 @@ package final class DirectoryStore: ObjectStore {
 
   /// A file that is held while it is written, so that nobody takes it for a leftover. Shared, so that the
   /// object may be held from the moment on when it appears.
-  private func temporaryFile(in folder: String) throws(StrobeError) -> FileDescriptor {
+  func temporaryFile(in folder: String) throws(StrobeError) -> FileDescriptor {
     while true {
       let path = folder + "/" + Self.temporaryPrefix + hexadecimal(randomBytes(8))
       let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_EXCL)

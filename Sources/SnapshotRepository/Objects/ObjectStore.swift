@@ -43,6 +43,26 @@ package protocol ObjectStore: Sendable {
   /// - Throws: `notFound` when there is none.
   func removeUnlessHeld(_ name: String) throws(StrobeError) -> Bool
 
+  /// Replaces an object by `bytes`, whole and durable, unless somebody holds it. Who opened it before
+  /// goes on reading what was there.
+  /// - Returns: false when it is held.
+  /// - Throws: `notFound` when there is none.
+  func replaceUnlessHeld(_ name: String, _ bytes: [UInt8]) throws(StrobeError) -> Bool
+
+  /// What an object takes.
+  /// - Throws: `notFound` when there is none.
+  func storage(of name: String) throws(StrobeError) -> ObjectStorage
+
+  /// Gives back ranges of an object that nobody needs; they may read as zeros from now on. Nothing else
+  /// of it changes, not even its size.
+  /// - Parameter ranges: bytes; multiples of 4,096; the last may end beyond the object.
+  /// - Returns: false when the store can't; nothing was changed then that anybody needs.
+  func free(_ ranges: [Range<Int>], of name: String) throws(StrobeError) -> Bool
+
+  /// Replaces an object by a copy that takes room for `ranges` only; the rest reads as zeros, the size
+  /// stays. Whole and durable or not at all; who opened it before goes on reading what was there.
+  func rewrite(_ name: String, keeping ranges: [Range<Int>]) throws(StrobeError)
+
   /// Takes a lock of its own name for this process alone; the lock vanishes with its holder.
   /// - Returns: nil when somebody else has it.
   func lock(_ name: String, note: String) throws(StrobeError) -> (any StoreLock)?
@@ -59,6 +79,17 @@ package protocol ObjectStore: Sendable {
 
   /// Removes what writers that died left unfinished in a folder.
   func removeLeftovers(in folder: String) throws(StrobeError)
+}
+
+/// Bytes of an object, and bytes that it takes on the medium.
+package struct ObjectStorage: Sendable, Equatable {
+  package let size: Int
+  package let allocated: Int
+
+  package init(size: Int, allocated: Int) {
+    self.size = size
+    self.allocated = allocated
+  }
 }
 
 /// An object that is being read; from any thread.

@@ -67,7 +67,7 @@ public struct DiskRestorePoint: Codable, Sendable, Equatable {
   /// Bytes read from the source.
   public let readBytes: Int
   /// The identities of the layers, oldest first: 32 hexadecimal digits each.
-  public let layers: [String]
+  public internal(set) var layers: [String]
 
   package init(
     name: String, source: String, identity: String, size: Int, logicalSectorSize: Int,
@@ -121,7 +121,7 @@ public struct RestorePoint: Codable, Sendable, Equatable {
   public let chunkSize: Int
   /// What keys the fingerprints, 384 hexadecimal digits: here so that a point needs no other document.
   package let fingerprintSecret: String
-  public let disks: [DiskRestorePoint]
+  public internal(set) var disks: [DiskRestorePoint]
   /// The program that wrote it.
   public let writer: String
 

@@ -1,39 +1,82 @@
 package import Platform
 
-// Frees whole objects that nothing names. Order matters; each step says why it is safe:
+// Gives back what no point needs. Order matters; each step says why it is safe:
 //
-//   1. List all layers and segments: only these may go. What appears later is not looked at.
-//   2. Ask of each object's pass whether it is alive: a live pass's objects stay. A pass that isn't alive
-//      any more has published its point before this moment, or never will.
-//   3. Read all points: what they name stays. A listing may miss a point that appears while its parent
-//      vanishes: points are listed again until a listing brings nothing new.
-//   4. Remove the rest, layers first.
+//   1. Merge layers that no point separates: the merged ones are no longer named afterwards.
+//   2. List all layers and segments: only these may go. What appears later is not looked at.
+//   3. Ask of each object's pass whether it is alive or left a journal: their objects stay. A pass that
+//      isn't alive any more has published its point before this moment, or never will.
+//   4. Read all points, until a listing brings nothing new: what they name stays.
+//   5. Remove the rest, layers first.
+//   6. Free the dead parts of the segments that stay.
 //
-// Anything unreadable in step 3 ends it before anything is removed.
+// Anything unreadable in step 4 ends it before anything is removed.
 
 package enum GarbageCollection {
+  package struct Options: Sendable {
+    package var isDryRun = false
+    /// The dead share of a segment from which on it is written again, where its store can't free parts.
+    package var maxUnused = 0.1
+    /// Whether parts of segments are freed in place; else segments are written again.
+    package var mayPunch = true
+
+    package init() {}
+  }
+
   package struct Outcome: Sendable {
+    /// Objects removed.
     package var layers = 0
     package var segments = 0
     /// Bytes of removed objects.
-    package var bytes = 0
-    /// Objects that were left because their pass is running.
+    package var removedBytes = 0
+    /// Bytes freed in segments that stay.
+    package var freedParts = 0
+    /// Layers that others were merged into; those that were merged, and the bytes of the new ones.
+    package var merges = 0
+    package var mergedLayers = 0
+    package var mergedBytes = 0
+    package var rewrittenSegments = 0
+    /// Objects and merges that were left because somebody works with them.
     package var inUse = 0
+
+    /// Bytes that came free, all in all.
+    package var bytes: Int { max(0, removedBytes + freedParts - mergedBytes) }
   }
 
   package static func run(
-    _ repository: Repository, dryRun: Bool, stop: CancellationFlag
+    _ repository: Repository, _ options: Options = Options(), stop: CancellationFlag
   ) throws(StrobeError) -> Outcome {
     let store = repository.store
     guard let lock = try store.lock("locks/gc", note: "gc") else {
       throw StrobeError(.busy, "another gc is running", advice: "wait for it")
     }
     defer { lock.release() }
-    if !dryRun { try PassRegistration.sweep(store) }
+    if !options.isDryRun { try PassRegistration.sweep(store) }
+    var outcome = Outcome()
+    do throws(StrobeError) {
+      try LayerMerging(repository: repository, options: options, stop: stop).run(&outcome)
+      try removeUnnamed(repository, options, stop, &outcome)
+    } catch {
+      if error.reason == .cancelled { throw error }
+      let isFirst = outcome.layers + outcome.segments + outcome.freedParts == 0
+      throw error.explained(
+        "nothing \(isFirst ? "" : "more ")was freed, because it can't be known what is still needed: "
+          + error.message,
+        advice: "put that right, or delete the points that need it, and run gc again")
+    }
+    if !options.isDryRun { try removeLeftovers(repository) }
+    return outcome
+  }
+
+  private static func removeUnnamed(
+    _ repository: Repository, _ options: Options, _ stop: CancellationFlag,
+    _ outcome: inout Outcome
+  ) throws(StrobeError) {
+    let store = repository.store
     let candidates = try Set(objects(store, "layers") + objects(store, "segments"))
     let alive = try livePasses(store, candidates)
-    let named = try ReferencedObjects.names(store, stop)
-    var outcome = Outcome()
+    let history = try History.read(store, stop)
+    let named = try ReferencedObjects.names(store, history, stop)
     for name in candidates.subtracting(named).sorted() {
       try stop.check()
       guard let id = ObjectID(lastComponent(name)) else { continue }
@@ -42,22 +85,20 @@ package enum GarbageCollection {
         continue
       }
       do throws(StrobeError) {
-        outcome.bytes += try store.open(name).size
+        outcome.removedBytes += try store.storage(of: name).allocated
       } catch {
         // A pass that started meanwhile has cleaned up after a dead one.
         if error.reason == .notFound { continue }
         throw error
       }
       if name.hasPrefix("layers/") { outcome.layers += 1 } else { outcome.segments += 1 }
-      if !dryRun { try store.remove(name) }
+      if !options.isDryRun { try store.remove(name) }
     }
-    if !dryRun { try removeLeftovers(repository) }
-    return outcome
+    try SegmentReclaim(store: store, options: options, stop: stop).run(history, &outcome)
+    if !options.isDryRun { try removeRepairs(store, named) }
   }
 
-  private static func objects(_ store: any ObjectStore, _ room: String) throws(StrobeError)
-    -> [String]
-  {
+  static func objects(_ store: any ObjectStore, _ room: String) throws(StrobeError) -> [String] {
     var found: [String] = []
     for folder in try store.names(in: room) {
       for name in try store.names(in: "\(room)/\(folder)") where ObjectID(name) != nil {
@@ -76,12 +117,25 @@ package enum GarbageCollection {
     return alive
   }
 
+  /// Repairs of segments that are gone.
+  private static func removeRepairs(
+    _ store: any ObjectStore, _ named: Set<String>
+  ) throws(StrobeError) {
+    for name in try objects(store, "repairs")
+    where !named.contains("segments/" + name.dropFirst("repairs/".count)) {
+      try store.remove(name)
+    }
+  }
+
   private static func removeLeftovers(_ repository: Repository) throws(StrobeError) {
-    try repository.store.removeLeftovers(in: ".")
-    try repository.store.removeLeftovers(in: "collections")
+    let store = repository.store
+    try store.removeLeftovers(in: ".")
+    for room in ["collections", "segments", "repairs"] {
+      try store.removeLeftovers(in: room)
+      for folder in try store.names(in: room) { try store.removeLeftovers(in: "\(room)/\(folder)") }
+    }
     for collection in try repository.collections() {
-      try repository.store.removeLeftovers(in: "collections/\(collection)")
-      try repository.store.removeLeftovers(in: "cache/\(collection)")
+      try store.removeLeftovers(in: "cache/\(collection)")
     }
   }
 }

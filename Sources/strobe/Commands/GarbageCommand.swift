@@ -3,40 +3,65 @@ import Engine
 
 enum GarbageCommand: Command {
   private static let dryRun = Flag("dry-run", help: "Only say what would be freed")
+  private static let maxUnused = Option(
+    "max-unused", value: "PERCENT",
+    help:
+      "What may be dead of a segment before it is written again, where parts can't be freed: 10%")
 
   static let declaration = CommandDeclaration(
     name: "gc", summary: "Free the space that no restore point needs",
     discussion: """
-      Removes layers and segments that nothing names. Snapshots, restores and verifications may run \
-      meanwhile. Segments that are partly in use stay whole.
+      Merges layers that no point separates any more, removes layers and segments that nothing names, and \
+      frees the parts of segments that no point needs: in place where the file system can punch holes, \
+      else by writing the segment again. Snapshots, restores and verifications may run meanwhile; it may be \
+      interrupted at any time.
       """,
-    options: [dryRun],
-    examples: [Example("strobe gc --dry-run", ""), Example("strobe gc", "")],
+    options: [dryRun, maxUnused],
+    examples: [
+      Example("strobe gc --dry-run", "What would come free"), Example("strobe gc", ""),
+    ],
     exitStatuses: [ExitStatus(0, "Done"), ExitStatus(1, "Failed"), ExitStatus(2, "Wrong usage")])
 
   private struct Output: Encodable {
     let dryRun: Bool
     let layers: Int
     let segments: Int
+    let mergedLayers: Int
+    let rewrittenSegments: Int
     let bytes: Int
+    let partBytes: Int
     let inUse: Int
   }
 
   static func run(_ values: ParsedValues) throws -> Int32 {
-    let report = try Common.engine(values).collectGarbage(dryRun: values[dryRun], stop: Common.stop)
+    let share = try values[maxUnused].map { text throws in
+      try Units.share(text, option: "--max-unused")
+    }
+    let report = try Common.engine(values).collectGarbage(
+      dryRun: values[dryRun], maxUnused: share ?? 0.1, stop: Common.stop)
     if values[Common.json] {
       try Console.print(
         json: Output(
           dryRun: values[dryRun], layers: report.layers, segments: report.segments,
-          bytes: report.bytes,
-          inUse: report.inUse))
+          mergedLayers: report.mergedLayers, rewrittenSegments: report.rewrittenSegments,
+          bytes: report.bytes, partBytes: report.partBytes, inUse: report.inUse))
     } else if !values[Common.quiet] {
-      Console.print(
-        (values[dryRun] ? "Would free " : "Freed ")
-          + "\(Units.size(report.bytes)): \(Units.count(report.layers, "layer")), "
-          + Units.count(report.segments, "segment")
-          + (report.inUse > 0 ? "; \(report.inUse) left because a snapshot is running" : "") + ".")
+      Console.print(sentence(report, isDryRun: values[dryRun]))
     }
     return 0
+  }
+
+  private static func sentence(_ report: GarbageReport, isDryRun: Bool) -> String {
+    var parts = [Units.count(report.layers, "layer"), Units.count(report.segments, "segment")]
+    if report.partBytes > 0 {
+      parts.append("\(Units.size(report.partBytes)) of segments that stay")
+    }
+    if report.mergedLayers > 0 { parts.append("\(report.mergedLayers) layers merged") }
+    if report.rewrittenSegments > 0 {
+      parts.append("\(Units.count(report.rewrittenSegments, "segment")) written again")
+    }
+    return (isDryRun ? "Would free " : "Freed ") + Units.size(report.bytes) + ": "
+      + parts.joined(separator: ", ")
+      + (report.inUse > 0 ? "; \(report.inUse) left because they are in use" : "") + "."
   }
 }

@@ -1,3 +1,4 @@
+import CommandLineArguments
 import Platform
 
 /// Numbers as people read them.
@@ -35,6 +36,17 @@ enum Units {
 
   static func rate(_ bytes: Int, _ seconds: Double) -> String {
     size(Int(Double(bytes) / max(seconds, 0.000_001))) + "/s"
+  }
+
+  /// A share from 0 to 1, written `5%` or `0.05`.
+  static func share(_ text: String, option: String) throws -> Double {
+    let isPercent = text.hasSuffix("%")
+    guard let number = Double(isPercent ? text.dropLast() : text[...]),
+      (0...(isPercent ? 100 : 1)).contains(number)
+    else {
+      throw UsageError("\(option): '\(text)' is no share", advice: "write it like 5% or 0.05")
+    }
+    return isPercent ? number / 100 : number
   }
 
   /// `1 layer`, `3 layers`.
