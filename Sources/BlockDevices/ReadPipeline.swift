@@ -66,6 +66,9 @@ package struct ReadPipeline: ~Copyable {
     return unsafe buffer
   }
 
+  /// Whether the oldest read has ended; after `next` failed: whether it may be released.
+  package var hasEnded: Bool { inFlight > 0 && slots[oldest].result != nil }
+
   /// Gives the buffer of the oldest read back.
   package mutating func release() {
     precondition(inFlight > 0 && slots[oldest].result != nil)

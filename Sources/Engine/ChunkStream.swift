@@ -1,4 +1,5 @@
 import ChangeDetection
+import Glibc
 import Platform
 import SnapshotRepository
 
@@ -7,6 +8,8 @@ struct PlannedChunk {
   let position: Int
   let fingerprint: Fingerprint
   let location: ChunkLocation
+  /// Bytes of the chunk; nil: as the geometry says.
+  var length: Int?
 }
 
 /// Reads chunks in the order given, several records a request where they lie side by side, and checks
@@ -76,11 +79,32 @@ struct ChunkStream: ~Copyable {
     into sink: inout some ChunkSink & ~Copyable
   ) throws(StrobeError) {
     let content = try unsafe sink.place(
-      for: chunk.position, length: geometry.length(of: chunk.position))
+      for: chunk.position, length: chunk.length ?? geometry.length(of: chunk.position))
     do throws(StrobeError) {
       try unsafe reader.decode(
         record, at: chunk.location, fingerprint: chunk.fingerprint, into: content)
     } catch {
+      guard error.isDamage,
+        unsafe reader.readReplacement(
+          of: chunk.location, fingerprint: chunk.fingerprint, into: content)
+      else {
+        try sink.failed(chunk.position, error)
+        return
+      }
+    }
+    try sink.completed(chunk.position)
+  }
+
+  /// A record that can't be read at all.
+  private func readReplacement(
+    _ chunk: PlannedChunk, _ error: StrobeError, into sink: inout some ChunkSink & ~Copyable
+  ) throws(StrobeError) {
+    let content = try unsafe sink.place(
+      for: chunk.position, length: chunk.length ?? geometry.length(of: chunk.position))
+    guard error.isDamage || error.reason == .notFound || error.errno == EIO,
+      unsafe reader.readReplacement(
+        of: chunk.location, fingerprint: chunk.fingerprint, into: content)
+    else {
       try sink.failed(chunk.position, error)
       return
     }
@@ -99,7 +123,7 @@ struct ChunkStream: ~Copyable {
         try unsafe reader.segment(chunk.location.segment).read(
           at: Int(chunk.location.offset), into: bytes)
       } catch {
-        try sink.failed(chunk.position, error)
+        try readReplacement(chunk, error, into: &sink)
         continue
       }
       try unsafe decode(chunk, UnsafeRawBufferPointer(bytes), into: &sink)

@@ -76,7 +76,8 @@ public final class SnapshotEngine: Sendable {
     let outcome = try session.run(progress: progress, stop: stop)
     return SnapshotReport(
       point: outcome.point, isWeaker: outcome.isWeaker,
-      warnings: session.warnings + outcome.warnings, seconds: monotonicSeconds() - start)
+      warnings: session.warnings + outcome.warnings, healedChunks: outcome.healedChunks,
+      seconds: monotonicSeconds() - start)
   }
 }
 

@@ -87,6 +87,8 @@ public struct SnapshotReport: Sendable {
   public let isWeaker: Bool
   /// What the reader should know although the point was committed.
   public let warnings: [String]
+  /// Damaged chunks of older points that can be read again, because a disk still held the same.
+  public let healedChunks: Int
   /// Wall-clock seconds of the whole pass.
   public let seconds: Double
 }

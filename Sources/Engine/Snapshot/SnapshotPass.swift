@@ -59,6 +59,8 @@ struct SnapshotPass {
         scratchFolder: repository.journalFolder(context.collection.name))
       let capture = PointCapture(disks, context, settings)
       try capture.run()
+      var healing = PassHealing(repository, context.collection, segments, stop)
+      for disk in disks { try healing.heal(disk) }
       try segments.finish()
       let point = try makePoint(disks, capture.outcome, segments)
       try stop.check()
@@ -66,9 +68,11 @@ struct SnapshotPass {
       for disk in disks {
         disk.tracked?.count(from: point, context.collection, disk: disk.name)
       }
+      let healed = healing.publish()
       return SnapshotOutcome(
         point: point, isWeaker: capture.outcome.isWeaker,
-        warnings: capture.outcome.warnings + updateTables(point, disks, segments))
+        warnings: capture.outcome.warnings + healed.warnings
+          + updateTables(point, disks, segments), healedChunks: healed.count)
     } catch {
       for disk in disks { disk.tracked?.giveBack() }
       abandon()
@@ -187,6 +191,7 @@ struct SnapshotOutcome {
   let point: RestorePoint
   let isWeaker: Bool
   let warnings: [String]
+  let healedChunks: Int
 }
 
 extension CutMethod {

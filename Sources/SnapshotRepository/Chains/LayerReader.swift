@@ -115,4 +115,17 @@ package final class LayerReader: Sendable {
       UnsafeRawBufferPointer(bytes), group: group, of: header, segmentCount: segments.count)
     try unsafe view.overlay(limit: limit, segmentBase: segmentBase, onto: map)
   }
+
+  /// Reads every group and checks it.
+  package func checkAllGroups(_ stop: CancellationFlag) throws(StrobeError) {
+    let map = GroupMap()
+    let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
+    for rank in 0..<storedGroupCount {
+      try stop.check()
+      map.reset()
+      try unsafe overlay(
+        group: group(rank: rank), rank: rank, limit: .max, segmentBase: 0, onto: map,
+        scratch: scratch.bytes)
+    }
+  }
 }

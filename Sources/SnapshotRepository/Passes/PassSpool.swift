@@ -33,6 +33,20 @@ package final class PassSpool: Sendable {
     }
   }
 
+  /// The entry of a chunk that was written, or nil when the file system lost it.
+  package func entry(
+    at position: Int
+  ) throws(StrobeError) -> (fingerprint: Fingerprint, location: ChunkLocation)? {
+    var bytes = [UInt8](repeating: 0, count: Self.entrySize)
+    return try unsafe bytes.withMutableBytes { (bytes) throws(StrobeError) in
+      _ = try unsafe file.read(at: position * Self.entrySize, into: bytes)
+      let entry = UnsafeRawPointer(bytes.baseAddress!)
+      let fingerprint = unsafe Fingerprint(at: entry)
+      let location = unsafe ChunkLocation(at: entry + Fingerprint.byteCount)
+      return fingerprint.isZero ? nil : (fingerprint, location)
+    }
+  }
+
   /// Sets in `map` every chunk of `group` that `changed` and `stored` name; `renumber` turns a pass's
   /// segment number into that of the layer.
   package func read(

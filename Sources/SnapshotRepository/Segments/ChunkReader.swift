@@ -22,6 +22,7 @@ package final class ChunkReader: Sendable {
   private let secret: FingerprintSecret
   private let segments: [ObjectID]
   private let open = Mutex(Open())
+  private let repairs = Mutex<[UInt32: Repairs?]>([:])
 
   package init(_ store: any ObjectStore, _ secret: FingerprintSecret, segments: [ObjectID]) {
     self.store = store
@@ -75,6 +76,36 @@ package final class ChunkReader: Sendable {
     guard found == fingerprint else {
       throw damaged(location, expected: "fingerprint \(fingerprint)", found: "\(found)")
     }
+  }
+
+  /// Reads the record that was stored in the place of one that can't be read.
+  ///
+  /// - Parameter content: as many bytes as the chunk has; holds the chunk afterwards.
+  /// - Returns: false when there is none, or it isn't good either.
+  package func readReplacement(
+    of location: ChunkLocation, fingerprint: Fingerprint,
+    into content: UnsafeMutableRawBufferPointer
+  ) -> Bool {
+    guard let found = repairs(ofSegment: location.segment)?.replacement(at: location.offset) else {
+      return false
+    }
+    do throws(StrobeError) {
+      let reader = try store.open(found.segment.segmentName)
+      let record = AlignedBuffer(count: found.length)
+      try unsafe reader.read(at: found.offset, into: record.bytes)
+      try unsafe decode(
+        UnsafeRawBufferPointer(record.bytes), at: location, fingerprint: fingerprint, into: content)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  private func repairs(ofSegment number: UInt32) -> Repairs? {
+    if let known = repairs.withLock({ $0[number] }) { return known }
+    let read = (try? Repairs.read(store, segments[Int(number)])) ?? nil
+    repairs.withLock { $0[number] = .some(read) }
+    return read
   }
 
   private func damaged(_ location: ChunkLocation, expected: String, found: String) -> StrobeError {

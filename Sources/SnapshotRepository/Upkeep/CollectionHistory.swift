@@ -13,7 +13,7 @@ package struct CollectionHistory: Sendable {
   package let points: [Point]
   package let disks: [DiskHistory]
 
-  init(name: String, _ facts: [PointFacts]) {
+  package init(name: String, _ facts: [PointFacts]) {
     let ordered = facts.sorted {
       ($0.sequence, $0.created, $0.id) < ($1.sequence, $1.created, $1.id)
     }
@@ -39,6 +39,12 @@ package struct DiskHistory: Sendable {
   }
 
   package let name: String
+  /// The layers that `isWanted` accepts, and all points whose chains have no other.
+  package func keeping(_ isWanted: (ObjectID) -> Bool) -> DiskHistory {
+    DiskHistory(
+      name: name, layers, links.filter { $0.chain.allSatisfy { isWanted(layers[$0]) } })
+  }
+
   /// Every layer that some chain has, in the order in which they were made, as far as it is known.
   package let layers: [ObjectID]
   package let links: [Link]
@@ -47,7 +53,6 @@ package struct DiskHistory: Sendable {
   package let continuations: [[ArraySlice<Int>]]
 
   init(name: String, _ points: [PointFacts]) {
-    self.name = name
     var places: [ObjectID: Int] = [:]
     var layers: [ObjectID] = []
     var links: [Link] = []
@@ -64,6 +69,11 @@ package struct DiskHistory: Sendable {
           point: index,
           geometry: ChunkGeometry(diskSize: disk.size, chunkSize: point.chunkSize), chain: chain))
     }
+    self.init(name: name, layers, links)
+  }
+
+  private init(name: String, _ layers: [ObjectID], _ links: [Link]) {
+    self.name = name
     self.layers = layers
     self.links = links
     continuations = Self.continuations(links, count: layers.count)

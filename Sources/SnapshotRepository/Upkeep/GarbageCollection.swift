@@ -94,7 +94,8 @@ package enum GarbageCollection {
       if name.hasPrefix("layers/") { outcome.layers += 1 } else { outcome.segments += 1 }
       if !options.isDryRun { try store.remove(name) }
     }
-    try SegmentReclaim(store: store, options: options, stop: stop).run(history, &outcome)
+    try SegmentReclaim(store: store, options: options, alive: alive, stop: stop).run(
+      history, &outcome)
     if !options.isDryRun { try removeRepairs(store, named) }
   }
 

@@ -37,7 +37,7 @@ package struct History: Sendable {
 }
 
 /// What is kept of a point: small, for there may be ten thousand.
-struct PointFacts: Sendable {
+package struct PointFacts: Sendable {
   struct Disk: Sendable {
     let name: String
     let size: Int
@@ -49,6 +49,36 @@ struct PointFacts: Sendable {
   let created: Timestamp
   let chunkSize: Int
   let disks: [Disk]
+
+  package init(_ point: RestorePoint) {
+    var known = LayerNames()
+    self.init(point, &known)
+  }
+
+  init(_ point: RestorePoint, _ known: inout LayerNames) {
+    id = point.id
+    sequence = point.sequence
+    created = point.created
+    chunkSize = point.chunkSize
+    var disks: [Disk] = []
+    for disk in point.disks {
+      disks.append(
+        Disk(name: disk.name, size: disk.size, layers: disk.layers.map { known.layer($0) }))
+    }
+    self.disks = disks
+  }
+}
+
+/// One instance of every layer's identity: ten thousand points name the same few layers.
+struct LayerNames {
+  private var known: [String: ObjectID] = [:]
+
+  mutating func layer(_ text: String) -> ObjectID {
+    if let id = known[text] { return id }
+    guard let id = ObjectID(text) else { preconditionFailure("a point that was read has layers") }
+    known[text] = id
+    return id
+  }
 }
 
 private struct HistoryReading {
@@ -58,8 +88,7 @@ private struct HistoryReading {
   var points: [String: [PointFacts]] = [:]
   private var read: Set<String> = []
   private var vanished: Set<String> = []
-  /// One instance of every identity: ten thousand points name the same few layers.
-  private var known: [String: ObjectID] = [:]
+  private var names = LayerNames()
 
   init(store: any ObjectStore, only: String?, stop: CancellationFlag) {
     self.store = store
@@ -89,26 +118,11 @@ private struct HistoryReading {
     let name = "\(collection)/\(id)"
     do throws(StrobeError) {
       let point = try RestorePoint.read(store, collection, id)
-      var disks: [PointFacts.Disk] = []
-      for disk in point.disks {
-        disks.append(
-          .init(name: disk.name, size: disk.size, layers: disk.layers.map { layer($0) }))
-      }
-      points[collection, default: []].append(
-        PointFacts(
-          id: id, sequence: point.sequence, created: point.created, chunkSize: point.chunkSize,
-          disks: disks))
+      points[collection, default: []].append(PointFacts(point, &names))
       read.insert(name)
     } catch {
       // Deleted since the listing; one that is listed again leads nowhere.
       guard error.reason == .notFound, vanished.insert(name).inserted else { throw error }
     }
-  }
-
-  private mutating func layer(_ text: String) -> ObjectID {
-    if let id = known[text] { return id }
-    guard let id = ObjectID(text) else { preconditionFailure("a point that was read has layers") }
-    known[text] = id
-    return id
   }
 }

@@ -7,7 +7,9 @@ import Platform
 //   these segments.
 // - R2 Only segments that a found point names are touched: what a running or an unfinished pass stores is
 //   named by none. What a repair put in another record's place counts as that record.
-// - R3 Where anything can't be read, nothing is freed.
+// - R3 A segment of a pass that was alive before the points and repairs were read isn't touched: a repair that names
+//   it may appear after they were.
+// - R4 Where anything can't be read, nothing is freed.
 
 /// Frees the dead parts of segments. All collections are looked at together, for a layer may name a segment of
 /// another's.
@@ -17,6 +19,9 @@ struct SegmentReclaim {
 
   let store: any ObjectStore
   let options: GarbageCollection.Options
+  /// Passes that were alive before the points were read: they may be writing repairs that name their own
+  /// segments.
+  let alive: Set<PassID>
   let stop: CancellationFlag
 
   /// - Parameter history: all points.
@@ -46,7 +51,9 @@ struct SegmentReclaim {
     }
     for id in ids { ids.formUnion(try Repairs.read(store, id)?.targets ?? []) }
     var segments: [LiveBlocks.Segment] = []
-    for id in ids.sorted(by: { $0.bytes.lexicographicallyPrecedes($1.bytes) }) {
+    for id in ids.filter({ !alive.contains($0.pass) }).sorted(by: {
+      $0.bytes.lexicographicallyPrecedes($1.bytes)
+    }) {
       do throws(StrobeError) {
         let storage = try store.storage(of: id.segmentName)
         segments.append(.init(id: id, size: storage.size, allocated: storage.allocated))

@@ -89,7 +89,9 @@ enum SnapshotCommand: Command {
     }
     if values[Common.json] {
       try Console.print(
-        json: PointJSON(report.point, seconds: report.seconds, warnings: report.warnings))
+        json: PointJSON(
+          report.point, seconds: report.seconds, warnings: report.warnings,
+          healedChunks: report.healedChunks))
     } else if !values[Common.quiet] {
       print(report)
     }
@@ -170,6 +172,11 @@ enum SnapshotCommand: Command {
         "  \(disk.name): \(Units.size(disk.size)), \(changes(disk, chunkSize: point.chunkSize))"
           + (disk.newChainReason.map { " (full: \($0))" } ?? "")
           + (disk.scanReason.map { " (read whole: \($0))" } ?? ""))
+    }
+    if report.healedChunks > 0 {
+      Console.print(
+        "  \(Units.count(report.healedChunks, "damaged chunk")) of older points healed: "
+          + "the disks still hold the same there")
     }
   }
 

@@ -10,14 +10,27 @@ enum VerifyCommand: Command {
   private static let workers = Option(
     "workers", value: "N", help: "Threads; one a processor unless given")
 
+  private static let sample = Option(
+    "sample", value: "PERCENT", help: "Read back only so much, chosen at random: 5%")
+  private static let maxDuration = Option(
+    "max-duration", value: "DURATION",
+    help: "Stop after so long; the next verification goes on with what was checked longest ago: 30m"
+  )
+
   static let declaration = CommandDeclaration(
     name: "verify", summary: "Read everything back and check it",
     discussion: """
-      Reads each stored chunk once and compares it with its fingerprint; checks every document and layer \
-      that a point needs. What is damaged is named with the point, the disk and the bytes that it affects.
+      Reads each stored chunk that a point needs once and compares it with its fingerprint; checks every \
+      document and layer. What is damaged is named with all points, the disk and the bytes that it affects, \
+      and remembered: the next snapshot whose disk still holds the same content there stores it again, and \
+      'strobe heal' gets it from another repository. Points that are not named are not affected.
       """,
-    arguments: [what], options: [workers],
-    examples: [Example("strobe verify", ""), Example("strobe verify web@latest", "")],
+    arguments: [what], options: [sample, maxDuration, workers],
+    examples: [
+      Example("strobe verify", ""), Example("strobe verify web@latest", "What one point needs"),
+      Example("strobe verify web --max-duration 30m", "A part every night, oldest first"),
+      Example("strobe verify --sample 5%", "A quick look"),
+    ],
     exitStatuses: [
       ExitStatus(0, "Everything is as it was stored"),
       ExitStatus(1, "Something is damaged, or it failed"),
@@ -34,6 +47,9 @@ enum VerifyCommand: Command {
     }
 
     let points: Int
+    let segments: Int
+    let checkedSegments: Int
+    let isCutShort: Bool
     let chunks: Int
     let bytes: Int
     let damage: [Finding]
@@ -42,15 +58,16 @@ enum VerifyCommand: Command {
 
   static func run(_ values: ParsedValues) throws -> Int32 {
     let engine = try Common.engine(values)
-    let count = try values.parse(workers, as: .wholeNumber(in: 1...256))
+    let options = try options(values)
     let report = try ProgressLine.during("verifying", values) { progress in
       guard let text = values[what], text.contains("@") else {
         return try engine.verify(
-          collection: values[what], workerCount: count, progress: progress, stop: Common.stop)
+          collection: values[what], options, progress: progress, stop: Common.stop)
       }
       return try engine.verify(
-        point: PointReference(text), workerCount: count, progress: progress, stop: Common.stop)
+        point: PointReference(text), options, progress: progress, stop: Common.stop)
     }
+    for warning in report.warnings { Console.warning(warning) }
     for damage in report.damage {
       let place = damage.disk.map { disk in
         ", disk \(disk)"
@@ -60,19 +77,38 @@ enum VerifyCommand: Command {
     }
     if !report.damage.isEmpty {
       Console.error(
-        "points that are not named restore as they were; for a good new one: strobe snapshot"
-          + " COLLECTION --full")
+        "points that are not named restore as they were; the next snapshot stores again what its disk still "
+          + "holds; else: strobe heal --from REPOSITORY, or restore with --allow-damaged")
     }
     if values[Common.json] {
       try Console.print(json: output(report))
     } else if !values[Common.quiet] {
-      Console.print(
-        "\(Units.count(report.pointCount, "point")), \(Units.count(report.checkedChunks, "chunk")), "
-          + "\(Units.size(report.checkedBytes)) checked in \(Units.duration(report.seconds)): "
-          + (report.damage.isEmpty
-            ? "everything is as it was stored" : "\(report.damage.count) damaged"))
+      Console.print(summary(report))
     }
     return report.damage.isEmpty ? 0 : 1
+  }
+
+  private static func options(_ values: ParsedValues) throws -> VerifyOptions {
+    var options = VerifyOptions()
+    options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
+    options.sample = try values[sample].map { text throws in
+      try Units.share(text, option: "--sample")
+    }
+    let span = try values.parse(maxDuration, as: .duration(in: .zero ... .seconds(365 * 86_400)))
+    options.maxSeconds = span.map { Double($0.components.seconds) }
+    return options
+  }
+
+  private static func summary(_ report: VerifyReport) -> String {
+    let good = report.isCutShort ? "all good so far" : "everything is as it was stored"
+    let part =
+      report.isCutShort
+      ? "; \(report.checkedSegments) of \(Units.count(report.segmentCount, "segment")), go on with the same command"
+      : ""
+    return
+      "\(Units.count(report.pointCount, "point")), \(Units.count(report.checkedChunks, "chunk")), "
+      + "\(Units.size(report.checkedBytes)) checked in \(Units.duration(report.seconds)): "
+      + (report.damage.isEmpty ? good : "\(report.damage.count) damaged") + part
   }
 
   /// The points of a damage: all where they are few.
@@ -83,7 +119,9 @@ enum VerifyCommand: Command {
 
   private static func output(_ report: VerifyReport) -> Output {
     Output(
-      points: report.pointCount, chunks: report.checkedChunks, bytes: report.checkedBytes,
+      points: report.pointCount, segments: report.segmentCount,
+      checkedSegments: report.checkedSegments, isCutShort: report.isCutShort,
+      chunks: report.checkedChunks, bytes: report.checkedBytes,
       damage: report.damage.map {
         .init(
           points: $0.points, disk: $0.disk, offset: $0.range?.lowerBound, length: $0.range?.count,

@@ -45,9 +45,11 @@ struct PointJSON: Encodable {
   let disks: [Disk]
   let seconds: Double?
   let warnings: [String]?
+  let healedChunks: Int?
 
   init(
     _ point: RestorePoint, seconds: Double? = nil, warnings: [String]? = nil,
+    healedChunks: Int? = nil,
     layers: [[PointDescription.Layer]]? = nil
   ) {
     collection = point.collection
@@ -65,6 +67,7 @@ struct PointJSON: Encodable {
     writer = point.writer
     self.seconds = seconds
     self.warnings = warnings
+    self.healedChunks = healedChunks
     disks = point.disks.enumerated().map { index, disk in
       let described = layers?[index].map {
         Layer(

@@ -1,0 +1,95 @@
+import BlockDevices
+import Glibc
+public import Platform
+import SnapshotRepository
+
+/// What a healing came to, for one collection.
+public struct HealReport: Sendable {
+  public let collection: String
+  /// Damaged chunks that were known.
+  public let damagedChunks: Int
+  /// Those of them that can be read again.
+  public let healedChunks: Int
+  public var warnings: [String]
+}
+
+extension SnapshotEngine {
+  /// Stores damaged chunks again that are known from a verification. Older points that share them are whole
+  /// again.
+  ///
+  /// - Parameters:
+  ///   - collection: nil: all collections.
+  ///   - other: the directory of a repository with a copy of the collection; nil: the disks that the
+  ///     collection remembers, as far as they still hold the same content at the same place.
+  /// - Throws: `notFound` when the other repository has no copy, `busy` when a snapshot of the collection runs.
+  public func heal(
+    _ collection: String? = nil, from other: String? = nil,
+    stop: CancellationFlag = CancellationFlag()
+  ) throws(StrobeError) -> [HealReport] {
+    let from: Repository? =
+      if let other { try Repository.open(at: absolutePath(other)) } else { nil }
+    var reports: [HealReport] = []
+    for name in try names(collection) {
+      _ = try loadIndex(name)
+      reports.append(try heal(collection: name, from, stop))
+    }
+    return reports
+  }
+
+  private func heal(
+    collection name: String, _ other: Repository?, _ stop: CancellationFlag
+  ) throws(StrobeError) -> HealReport {
+    let store = repository.store
+    let damage = try VerificationRecord.read(store, name).damage
+    guard !damage.isEmpty else {
+      return HealReport(collection: name, damagedChunks: 0, healedChunks: 0, warnings: [])
+    }
+    let lock = try repository.lockWriter(of: name, note: "heal (process \(getpid()))")
+    defer { lock.release() }
+    let record = try CollectionRecord.read(store, name)
+    guard let secret = record.secret else { preconditionFailure("a collection has a secret") }
+    let pass = PassID()
+    let registration = try PassRegistration.begin(
+      store, pass, note: "heal of \(name) (process \(getpid()))")
+    defer { registration.release() }
+    let segments = SegmentWriter(store, pass)
+    var writer = RecordWriter(store, secret, segments)
+    var warnings: [String] = []
+    do throws(StrobeError) {
+      if let other {
+        try RepositoryHealing(other, record, stop).heal(damage, &writer)
+      } else {
+        warnings = try healFromSources(record, damage, &writer, stop)
+      }
+      try segments.finish()
+      try PassRegistration.beginCommit(store, pass, registration)
+    } catch {
+      _ = try? PassRegistration.removeObjects(store, of: pass)
+      throw error
+    }
+    let healed = try writer.publish(name)
+    return HealReport(
+      collection: name, damagedChunks: damage.count, healedChunks: healed.count,
+      warnings: warnings)
+  }
+
+  private func healFromSources(
+    _ record: CollectionRecord, _ damage: [DamagedRecord], _ writer: inout RecordWriter,
+    _ stop: CancellationFlag
+  ) throws(StrobeError) -> [String] {
+    var warnings: [String] = []
+    for disk in record.disks {
+      let own = damage.filter { $0.disk == disk.name }
+      guard !own.isEmpty else { continue }
+      do throws(StrobeError) {
+        let source = try DiskSource(path: disk.source)
+        var healing = try SourceHealing(source, chunkSize: record.chunkSize, stop: stop)
+        try healing.heal(own, &writer, stop: stop)
+      } catch {
+        guard error.reason == .notFound || error.reason == .usage else { throw error }
+        warnings.append("disk \(disk.name): \(error.message)")
+      }
+    }
+    return warnings
+  }
+}
