@@ -10,7 +10,7 @@ enum Program {
     [
       InitCommand.self, SnapshotCommand.self, ListCommand.self, ShowCommand.self,
       RestoreCommand.self, DiffCommand.self, VerifyCommand.self, DeleteCommand.self,
-      GarbageCommand.self, HealCommand.self, TrackCommand.self, ThawCommand.self,
+      GarbageCommand.self, UsageCommand.self, HealCommand.self, TrackCommand.self, ThawCommand.self,
     ]
   }
 

@@ -20,7 +20,9 @@ struct ReclaimTests {
     collection = try TestCollection(test.repository)
   }
 
-  private mutating func snapshot(_ random: inout SeededGenerator) throws {
+  private mutating func snapshot(
+    _ random: inout SeededGenerator, mayBranch: Bool = true
+  ) throws {
     for name in now.keys.sorted() {
       var disk = now[name]!
       if Int.random(in: 0..<12, using: &random) == 0 {
@@ -37,7 +39,7 @@ struct ReclaimTests {
     let point = try collection.add(
       now.keys.sorted().map { ($0, now[$0]!) },
       keyframe: Int.random(in: 0..<6, using: &random) == 0,
-      older: Int.random(in: 0..<8, using: &random) == 0)
+      older: mayBranch && Int.random(in: 0..<8, using: &random) == 0)
     copies[point.id] = now
   }
 
@@ -162,5 +164,53 @@ struct ReclaimTests {
     _ = try GarbageCollection.run(test.repository, stop: CancellationFlag())
     #expect(try test.store.get(name, limit: 1 << 20) == changed)
     try expectWhole("after gc")
+  }
+
+  /// The records that a point needs of a disk, found by resolving it whole.
+  private func records(_ id: String, _ name: String) throws -> [String: Int] {
+    let point = try RestorePoint.read(test.store, "web", id)
+    let chain = try Chain.open(point.disks.first { $0.name == name }!, test.store)
+    var records: [String: Int] = [:]
+    for group in 0..<chain.geometry.groupCount {
+      let map = try chain.resolved(group: group)
+      for index in 0..<ChunkGeometry.chunksPerGroup where map.isStored(index) {
+        let location = map.location(index)
+        records["\(chain.segments[Int(location.segment)]) \(location.offset)"] =
+          Int(location.length)
+      }
+    }
+    return records
+  }
+
+  @Test("tells what each point needs, and what it has for itself", arguments: 0..<8)
+  mutating func shares(_ seed: UInt64) throws {
+    var random = SeededGenerator(seed: 100 + seed)
+    for _ in 0..<12 { try snapshot(&random, mayBranch: false) }
+    for _ in 0..<4 {
+      try collection.delete(Int.random(in: 0..<collection.points.count, using: &random))
+    }
+    if seed % 2 == 0 {
+      _ = try GarbageCollection.run(test.repository, stop: CancellationFlag())
+    }
+    let history = try History.read(test.store, CancellationFlag()).collections[0]
+    for disk in history.disks {
+      var shares = RecordShares(disk, test.store, CancellationFlag())
+      let found = try shares.count()
+      let needed = try history.points.map { point throws in try records(point.id, disk.name) }
+      for (place, records) in needed.enumerated() {
+        let own = records.filter { record in
+          needed.count { $0[record.key] != nil } == 1
+        }
+        #expect(found[place].neededBytes == records.values.reduce(0, +), "seed \(seed)")
+        #expect(found[place].ownBytes == own.values.reduce(0, +), "seed \(seed), point \(place)")
+      }
+    }
+    let survey = try SpaceSurvey(test.repository, CancellationFlag())
+    let live = try liveBlocks().values.reduce(0) { $0 + $1.count } * 4096
+    #expect(survey.segments(of: "web").live == live)
+    let objects = try test.objects().filter { $0.hasPrefix("segments/") }
+    let named = survey.segments(of: "web").live + survey.segments(of: "web").dead
+    let all = try objects.reduce(0) { $0 + (try test.store.storage(of: $1).allocated) }
+    #expect(named <= all && all <= named + survey.unnamedBytes)
   }
 }

@@ -28,18 +28,44 @@ struct SegmentReclaim {
   func run(
     _ history: History, _ outcome: inout GarbageCollection.Outcome
   ) throws(StrobeError) {
+    try forEachBatch(history) { (blocks) throws(StrobeError) in
+      for (place, segment) in blocks.segments.enumerated() where blocks.deadBytes(place) > 0 {
+        try stop.check()
+        if options.isDryRun {
+          outcome.freedParts += blocks.deadBytes(place)
+        } else {
+          try free(place, segment, blocks, &outcome)
+        }
+      }
+    }
+  }
+
+  /// Tells of every segment how many bytes of it are needed.
+  func survey(
+    _ history: History, _ body: (LiveBlocks.Segment, _ live: Int) -> Void
+  ) throws(StrobeError) {
+    try forEachBatch(history) { (blocks) throws(StrobeError) in
+      for (place, segment) in blocks.segments.enumerated() {
+        body(segment, blocks.liveBytes(place))
+      }
+    }
+  }
+
+  private func forEachBatch(
+    _ history: History, _ body: (LiveBlocks) throws(StrobeError) -> Void
+  ) throws(StrobeError) {
     var batch: [LiveBlocks.Segment] = []
     var memory = 0
     for segment in try segments(of: history) {
       batch.append(segment)
       memory += LiveBlocks.memorySize(segment.size)
       if memory >= Self.memoryLimit {
-        try reclaim(batch, history, &outcome)
+        try body(mark(batch, history))
         batch = []
         memory = 0
       }
     }
-    try reclaim(batch, history, &outcome)
+    if !batch.isEmpty { try body(mark(batch, history)) }
   }
 
   /// Every segment that the layers name and that is there, in the order of their names.
@@ -63,22 +89,6 @@ struct SegmentReclaim {
       }
     }
     return segments
-  }
-
-  private func reclaim(
-    _ batch: [LiveBlocks.Segment], _ history: History,
-    _ outcome: inout GarbageCollection.Outcome
-  ) throws(StrobeError) {
-    guard !batch.isEmpty else { return }
-    let blocks = try mark(batch, history)
-    for (place, segment) in batch.enumerated() where blocks.deadBytes(place) > 0 {
-      try stop.check()
-      if options.isDryRun {
-        outcome.freedParts += blocks.deadBytes(place)
-      } else {
-        try free(place, segment, blocks, &outcome)
-      }
-    }
   }
 
   private func mark(
