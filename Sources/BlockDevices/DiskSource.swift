@@ -73,6 +73,20 @@ package final class DiskSource: Sendable {
     self.file = file
   }
 
+  /// The first `size` bytes of a restore's target, to see what it holds already.
+  init(
+    reading file: consuming FileDescriptor, target path: String, size: Int
+  ) throws(StrobeError) {
+    self.path = path
+    self.size = size
+    facts = try file.facts()
+    kind = facts.isBlockDevice ? .blockDevice : .imageFile
+    logicalSectorSize = try DeviceGeometry(of: file, facts).logicalSectorSize
+    identity = DiskIdentity(of: file, facts)
+    isDirect = fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
+    self.file = file
+  }
+
   private static func open(_ path: String) throws(StrobeError) -> FileDescriptor {
     do throws(StrobeError) {
       return try FileDescriptor(opening: path, O_RDONLY | clinux_O_DIRECT)

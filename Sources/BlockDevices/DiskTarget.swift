@@ -4,7 +4,7 @@ package import Platform
 import Synchronization
 
 /// A disk that is restored to: a block device held exclusively, or a new sparse file that gets its
-/// name when it is complete.
+/// name when it is complete. Until then it is ``partialPath``, which stays when the restore is interrupted.
 package final class DiskTarget: Sendable {
   package let path: String
   /// Bytes: of the device, or of the file to be made.
@@ -14,8 +14,12 @@ package final class DiskTarget: Sendable {
   private let direct: FileDescriptor
   /// Through the page cache, for what direct I/O can't do: ends that are no whole page.
   private let buffered: FileDescriptor
-  private let temporaryPath: String?
+  /// Where a file is until it is complete; nil: a device.
+  package let partialPath: String?
+  /// Whether it is what an interrupted restore left.
+  package let isResumed: Bool
   private let replaces: Bool
+  private let isFinished = Atomic<Bool>(false)
   /// Ways to zero that this target turned out not to have.
   private let cannotPunch = Atomic<Bool>(false)
   private let cannotZeroOut = Atomic<Bool>(false)
@@ -40,26 +44,24 @@ package final class DiskTarget: Sendable {
     guard size > 0 else { throw DiskSource.empty("target", path) }
     self.path = path
     isDevice = true
-    temporaryPath = nil
+    partialPath = nil
+    isResumed = false
     replaces = false
   }
 
   /// Makes a sparse file of `size` bytes beside `path`; ``finish()`` gives it that name.
   ///
-  /// - Parameter replaces: whether a file of that name may be there and is replaced in the end.
-  package init(newFile path: String, size: Int, replaces: Bool) throws(StrobeError) {
-    let folder = parentDirectory(path)
-    do throws(StrobeError) {
-      // Without a name it vanishes with the process, however that ends. See open(2), O_TMPFILE.
-      buffered = try FileDescriptor(opening: folder, O_RDWR | clinux_O_TMPFILE)
-      temporaryPath = nil
-    } catch {
-      guard [EOPNOTSUPP, EISDIR, EINVAL].contains(error.errno) else { throw error }
-      let temporary =
-        "\(folder)/.\(lastComponent(path)).strobe-partial-\(hexadecimal(randomBytes(4)))"
-      buffered = try FileDescriptor(opening: temporary, O_RDWR | O_CREAT | O_EXCL)
-      temporaryPath = temporary
-    }
+  /// - Parameters:
+  ///   - replaces: whether a file of that name may be there and is replaced in the end.
+  ///   - resumes: whether what an interrupted restore left is gone on with; otherwise it is replaced.
+  /// - Throws: `busy` when another restore makes that file.
+  package init(
+    newFile path: String, size: Int, replaces: Bool, resumes: Bool = false
+  ) throws(StrobeError) {
+    let partial = PartialFile.path(of: path)
+    var wasThere = false
+    buffered = try PartialFile.open(for: path, resumes: resumes, wasThere: &wasThere)
+    isResumed = wasThere
     do throws(StrobeError) {
       try buffered.truncate(to: size)
       let name = "/proc/self/fd/\(buffered.number)"
@@ -69,9 +71,10 @@ package final class DiskTarget: Sendable {
         direct = try FileDescriptor(opening: name, O_RDWR)
       }
     } catch {
-      if let temporaryPath { unsafe unlink(temporaryPath) }
+      if !isResumed { unsafe unlink(partial) }
       throw error
     }
+    partialPath = partial
     self.path = path
     self.size = size
     self.replaces = replaces
@@ -79,6 +82,15 @@ package final class DiskTarget: Sendable {
   }
 
   package var descriptor: Int32 { direct.number }
+
+  /// What the target holds: its first `size` bytes, read as directly as they are written.
+  package func source(size: Int) throws(StrobeError) -> DiskSource {
+    // Whatever an interrupted restore left in the page cache.
+    do throws(StrobeError) { try buffered.synchronize() } catch { throw said(error) }
+    let number = try systemCall("dup", path) { fcntl(direct.number, F_DUPFD_CLOEXEC, 3) }
+    return try DiskSource(
+      reading: FileDescriptor(owning: number, path: path), target: path, size: size)
+  }
 
   /// Writes through the page cache: for ends that are no whole page.
   package func writeBuffered(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(StrobeError) {
@@ -89,11 +101,11 @@ package final class DiskTarget: Sendable {
 
   /// Makes a range read as zeros, the cheapest way that guarantees it.
   ///
-  /// A new file has holes there already. A device is asked to punch (`fallocate`, which guarantees
+  /// A new file has holes there already. A device, or what an interrupted restore left, is asked to punch (`fallocate`, which guarantees
   /// zeros, unlike `BLKDISCARD`), then to write zeros itself (`BLKZEROOUT`), and gets them written as a
   /// last resort.
   package func zero(_ range: Range<Int>) throws(StrobeError) {
-    guard isDevice, !range.isEmpty else { return }
+    guard isDevice || isResumed, !range.isEmpty else { return }
     let (first, end) = ((range.lowerBound + 4095) & ~4095, range.upperBound & ~4095)
     guard first < end else { return try writeZeros(range) }
     let aligned = first..<end
@@ -140,6 +152,16 @@ package final class DiskTarget: Sendable {
     }
   }
 
+  /// Makes everything durable.
+  package func synchronize() throws(StrobeError) {
+    do throws(StrobeError) {
+      try buffered.synchronize()
+      try direct.synchronize()
+    } catch {
+      throw said(error)
+    }
+  }
+
   /// Makes everything durable and, for a file, visible under its name.
   package func finish() throws(StrobeError) {
     // Before the flush, so that they last: whoever could open the old file can open the new one.
@@ -147,50 +169,28 @@ package final class DiskTarget: Sendable {
       fchown(buffered.number, old.owner, old.group)
       fchmod(buffered.number, old.mode & 0o7777)
     }
+    try synchronize()
+    guard let partialPath else { return }
     do throws(StrobeError) {
-      try buffered.synchronize()
-      try direct.synchronize()
-    } catch {
-      throw said(error)
-    }
-    guard !isDevice else { return }
-    try name()
-    try synchronizeDirectory(parentDirectory(path))
-  }
-
-  /// Gives a file its name.
-  private func name() throws(StrobeError) {
-    do throws(StrobeError) {
-      guard replaces else {
-        if let temporaryPath { return try publish(temporaryPath, as: path) }
-        return try link(to: path)
-      }
-      let staged =
-        temporaryPath ?? "\(parentDirectory(path))/.strobe-\(hexadecimal(randomBytes(8)))"
-      if temporaryPath == nil { try link(to: staged) }
-      do throws(StrobeError) {
-        try systemCall("rename", path) { unsafe rename(staged, path) }
-      } catch {
-        unsafe unlink(staged)
-        throw error
+      if replaces {
+        try systemCall("rename", path) { unsafe rename(partialPath, path) }
+      } else {
+        try publish(partialPath, as: path)
       }
     } catch {
       guard error.errno == EEXIST else { throw error }
       throw StrobeError(
         .exists, "target \(path) appeared while it was restored", advice: "choose another name")
     }
+    isFinished.store(true, ordering: .relaxed)
+    try synchronizeDirectory(parentDirectory(path))
   }
 
-  private func link(to name: String) throws(StrobeError) {
-    let nameless = "/proc/self/fd/\(buffered.number)"
-    try systemCall("linkat", name) {
-      unsafe linkat(AT_FDCWD, nameless, AT_FDCWD, name, AT_SYMLINK_FOLLOW)
-    }
-  }
-
-  /// Leaves no half-restored file behind. A device keeps what was written to it.
+  /// Removes a file that this restore made and didn't complete. What an earlier one left stays, and a
+  /// device keeps what was written to it.
   package func abandon() {
-    if let temporaryPath { unsafe unlink(temporaryPath) }
+    guard let partialPath, !isResumed, !isFinished.load(ordering: .relaxed) else { return }
+    unsafe unlink(partialPath)
   }
 
   /// An error of this target, by the name that the user knows.

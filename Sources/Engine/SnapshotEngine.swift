@@ -51,6 +51,8 @@ public final class SnapshotEngine: Sendable {
 
   /// Adds a restore point to a collection, which is made when it does not exist.
   ///
+  /// What an interrupted snapshot of the collection stored is read back, checked, and not stored again.
+  ///
   /// The disks are those that the collection remembers, changed by `options`. Each is read, whole or
   /// where a tracker saw writes, and brought to one instant with the others; only what differs from the
   /// parent point is stored; all disks are committed together or none.
@@ -75,7 +77,7 @@ public final class SnapshotEngine: Sendable {
     defer { session.release() }
     let outcome = try session.run(progress: progress, stop: stop)
     return SnapshotReport(
-      point: outcome.point, isWeaker: outcome.isWeaker,
+      point: outcome.point, isWeaker: outcome.isWeaker, adoptedBytes: outcome.adoptedBytes,
       warnings: session.warnings + outcome.warnings, healedChunks: outcome.healedChunks,
       seconds: monotonicSeconds() - start)
   }

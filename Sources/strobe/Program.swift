@@ -74,7 +74,8 @@ enum Program {
     } catch let error as StrobeError where error.reason == .cancelled {
       let signal = clinux_termination_signal()
       Console.error(
-        "interrupted" + (command == SnapshotCommand.self ? "; nothing was committed" : ""))
+        "interrupted" + (command == SnapshotCommand.self ? "; nothing was committed" : "")
+          + (error.advice.map { "; \($0)" } ?? ""))
       return signal == 0 ? 1 : 128 + signal
     }
   }

@@ -54,14 +54,15 @@ extension Workshop {
     }
   }
 
-  /// Whether a restore has made its file, which has no name yet, and has more to write.
+  /// Whether a restore has made its file, which hasn't its name yet, and has more to write.
   func isRestoreRunning(_ process: RunningProcess) -> Bool {
     let descriptors = "/proc/\(process.id)/fd"
     return ((try? namesInDirectory(descriptors)) ?? []).contains { name in
       let path = "\(descriptors)/\(name)"
       var facts = stat()
-      return unsafe stat(path, &facts) == 0 && facts.st_nlink == 0
-        && facts.st_mode & S_IFMT == S_IFREG && Int(facts.st_size) > Self.middle
+      return unsafe stat(path, &facts) == 0
+        && resolvedPath(path)?.hasSuffix(".strobe-partial") == true
+        && Int(facts.st_size) > Self.middle
         && isUnfinished(path)
     }
   }

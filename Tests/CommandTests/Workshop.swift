@@ -117,6 +117,13 @@ final class Workshop {
     return (found ?? "find failed").split(separator: "\n").map(String.init)
   }
 
+  /// Files of journals: what interrupted snapshots left for the next one.
+  func journals() throws -> [String] {
+    let room = strobe.repository + "/journal"
+    guard try FileFacts(path: room) != nil else { return [] }
+    return try Shell.run("find", room, "-type", "f").split(separator: "\n").map(String.init)
+  }
+
   /// The names of all layers and segments.
   func objects() throws -> Set<String> {
     let found = try Shell.run(

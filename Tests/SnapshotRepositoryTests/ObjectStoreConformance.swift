@@ -16,6 +16,7 @@ struct ObjectStoreConformance {
     try replacing()
     try missing()
     try writing()
+    try synchronizing()
     try names()
     try removal()
     try holding()
@@ -50,6 +51,21 @@ struct ObjectStoreConformance {
     }
     let error = #expect(throws: StrobeError.self) { try store.get("put/deep/2", limit: 99_999) }
     #expect(error?.isDamage == true)
+  }
+
+  /// What a writer left that never finished can be made durable, and stays what it is.
+  func synchronizing() throws {
+    do {
+      let writer = try store.create("synchronize/a")
+      try unsafe [UInt8](repeating: 5, count: 9000).withBytes { (bytes) throws(StrobeError) in
+        try unsafe writer.write(bytes, at: 0)
+      }
+    }
+    try store.synchronize("synchronize/a")
+    try store.synchronize("synchronize/a")
+    #expect(try store.get("synchronize/a", limit: 9000) == [UInt8](repeating: 5, count: 9000))
+    #expect(reason { try store.synchronize("synchronize/b") } == .notFound)
+    #expect(reason { try store.synchronize("nowhere/b") } == .notFound)
   }
 
   /// An object is replaced only by who says so.

@@ -4,7 +4,7 @@ import Platform
 import SnapshotRepository
 
 // The hot loop's inside: for each chunk: zero? → fingerprint → differs from the parent's? → LZ4 → output
-// buffer.
+// buffer. After an interrupted pass: differs → stored by it already? → only its location is kept.
 
 /// Takes chunks as they were read and keeps those that changed.
 struct ChunkRecorder: ~Copyable {
@@ -13,11 +13,14 @@ struct ChunkRecorder: ~Copyable {
   private let isRepeat: Bool
   private var encoder = ChunkEncoder()
   private var output: RecordBuffer
+  /// Nil unless a pass was interrupted.
+  private let takeOver: TakeOver?
 
   init(_ capture: DiskCapture, outputSize: Int, isRepeat: Bool) {
     self.capture = capture
     self.isRepeat = isRepeat
     output = RecordBuffer(capture, capacity: outputSize)
+    takeOver = capture.earlier.map { TakeOver(capture, $0) }
   }
 
   /// Writes out what was taken; needed at the end of a stripe, so that its records lie side by side.
@@ -41,6 +44,7 @@ struct ChunkRecorder: ~Copyable {
     capture.changed[position] = true
     capture.stored[position] = true
     if wasStored, try capture.spool.fingerprint(at: position) == fingerprint { return }
+    if let takeOver, try unsafe takeOver.keep(content, position, fingerprint) { return }
     try unsafe output.append(content, position, fingerprint, &encoder)
   }
 
@@ -74,5 +78,31 @@ struct ChunkRecorder: ~Copyable {
     case .unknown: break
     }
     capture.changed[position] = true
+  }
+}
+
+/// What one worker takes over from interrupted passes.
+private final class TakeOver {
+  private let capture: DiskCapture
+  private let earlier: EarlierDisk
+  private let buffers: TakeOverBuffers
+
+  init(_ capture: DiskCapture, _ earlier: EarlierDisk) {
+    self.capture = capture
+    self.earlier = earlier
+    buffers = TakeOverBuffers(chunkSize: capture.geometry.chunkSize)
+  }
+
+  /// - Returns: whether the chunk is stored already; its entry is in the spool then.
+  @inline(never)
+  func keep(
+    _ content: UnsafeRawBufferPointer, _ position: Int, _ fingerprint: Fingerprint
+  ) throws(StrobeError) -> Bool {
+    guard let found = unsafe earlier.find(content, position, fingerprint, scratch: buffers) else {
+      return false
+    }
+    try capture.spool.write(fingerprint, found, position: position)
+    capture.count(adopted: Int(found.length))
+    return true
   }
 }

@@ -18,22 +18,26 @@ final class DiskCapture: Sendable {
   let stored: ChunkBitmap
   let segments: SegmentWriter
   let spool: PassSpool
+  /// What interrupted passes stored of this disk; nil: nothing.
+  let earlier: EarlierDisk?
   let progress: Progress
   /// Words of 64 chunks that a worker claims at a time: a few MiB, within one group.
   let wordsPerStripe: Int
 
   private let read = Atomic<Int>(0)
   private let storedContent = Atomic<Int>(0)
+  private let adoptedContent = Atomic<Int>(0)
 
   init(
     geometry: ChunkGeometry, secret: FingerprintSecret, parent: ParentState?,
-    segments: SegmentWriter, spool: PassSpool, progress: Progress
+    segments: SegmentWriter, spool: PassSpool, earlier: EarlierDisk? = nil, progress: Progress
   ) {
     self.geometry = geometry
     self.secret = secret
     self.parent = parent
     self.segments = segments
     self.spool = spool
+    self.earlier = earlier
     self.progress = progress
     changed = ChunkBitmap(chunkCount: geometry.chunkCount)
     stored = ChunkBitmap(chunkCount: geometry.chunkCount)
@@ -45,6 +49,8 @@ final class DiskCapture: Sendable {
   var readBytes: Int { read.load(ordering: .relaxed) }
   /// Bytes of records written, those included that a later round made useless.
   var storedBytes: Int { storedContent.load(ordering: .relaxed) }
+  /// Bytes of records of interrupted passes that were not written again.
+  var adoptedBytes: Int { adoptedContent.load(ordering: .relaxed) }
 
   /// Bytes of content that changed and isn't zeros.
   var changedBytes: Int {
@@ -70,8 +76,9 @@ final class DiskCapture: Sendable {
   /// What the parent says of a group.
   func parentGroup(_ group: Int) -> ParentGroup { parent?.group(group) ?? .zeros }
 
-  func count(read: Int = 0, stored: Int = 0) {
+  func count(read: Int = 0, stored: Int = 0, adopted: Int = 0) {
     self.read.wrappingAdd(read, ordering: .relaxed)
+    adoptedContent.wrappingAdd(adopted, ordering: .relaxed)
     storedContent.wrappingAdd(stored, ordering: .relaxed)
   }
 }

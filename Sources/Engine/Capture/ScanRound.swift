@@ -31,7 +31,8 @@ final class ScanRound: Sendable {
     holes = candidates == nil ? Self.holes(source, capture.geometry, stop) : nil
   }
 
-  private static func holes(
+  /// Chunks of a disk that surely read as zeros, or nil when nothing is known.
+  static func holes(
     _ source: DiskSource, _ geometry: ChunkGeometry, _ stop: CancellationFlag
   ) -> ChunkBitmap? {
     var bitmap: ChunkBitmap?

@@ -27,7 +27,7 @@ struct PassHealing: ~Copyable {
   mutating func heal(_ disk: DiskPass) throws(StrobeError) {
     var missing: [DamagedRecord] = []
     for record in damage where record.disk == disk.name {
-      if let location = try location(of: record, in: disk) {
+      if let location = location(of: record, in: disk) {
         writer.use(location, for: record)
       } else {
         missing.append(record)
@@ -42,12 +42,12 @@ struct PassHealing: ~Copyable {
   /// Where the pass stored the same content at the same position.
   private func location(
     of record: DamagedRecord, in disk: DiskPass
-  ) throws(StrobeError) -> ChunkLocation? {
+  ) -> ChunkLocation? {
     guard record.position < disk.geometry.chunkCount,
       disk.geometry.length(of: record.position) == record.contentLength,
       disk.capture.stored[record.position],
-      let entry = try disk.capture.spool.entry(at: record.position),
-      entry.fingerprint == record.fingerprint
+      let entry = disk.capture.spool.entry(at: record.position),
+      entry.fingerprint == record.fingerprint, !EarlierPasses.isTakenOver(entry.location.segment)
     else { return nil }
     return entry.location
   }

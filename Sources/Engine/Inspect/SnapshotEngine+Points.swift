@@ -71,7 +71,7 @@ extension SnapshotEngine {
     return PointDescription(point: point, disks: disks)
   }
 
-  /// Removes restore points. Others don't change; the space comes back with ``collectGarbage(dryRun:stop:)``.
+  /// Removes restore points. Others don't change; the space comes back with ``collectGarbage(dryRun:dropsUnfinished:stop:)``.
   ///
   /// - Returns: the ids that were removed.
   /// - Throws: `busy` when a point is being read or continued; those before it are removed.

@@ -19,6 +19,8 @@ public struct RestoreOptions: Sendable {
   public var overwritesFiles = false
   /// Write to a device that the collection takes its points of.
   public var overwritesSources = false
+  /// Go on with an interrupted restore: what the targets hold is read, and only what differs is written.
+  public var resumes = false
   /// Threads; nil: one a processor.
   public var workerCount: Int?
 
@@ -34,6 +36,8 @@ public struct RestoreReport: Sendable {
     public let size: Int
     /// Bytes of content written.
     public let writtenBytes: Int
+    /// Bytes that the target held already, zeros included; 0 unless a restore was gone on with.
+    public let keptBytes: Int
     /// Bytes of the target beyond the disk's end, which were left as they are.
     public let untouchedBytes: Int
   }

@@ -6,30 +6,43 @@ import Synchronization
 
 // Restoring one disk: first what is zeros, in ranges as long as they come, then the chunks, in stripes
 // that the workers claim. Every chunk is checked before it is written; at the end everything is flushed.
+// When it goes on with an interrupted one, each stripe of the target is read first (`TargetComparison.swift`).
 //
-// Memory of a worker: 2 MiB of records and 4 buffers of 1 MiB, more with chunks above 1 MiB.
+// Memory of a worker: 2 MiB of records and 4 buffers of 1 MiB, 8 to go on; more with chunks above 1 MiB.
+
+/// What a worker restores at a time.
+struct RestoreStripe {
+  let positions: Range<Int>
+  /// Those of them that hold content.
+  let chunks: [PlannedChunk]
+}
 
 /// One disk on its way to its target.
 final class RestorePass: Sendable {
   let disk: DiskRestorePoint
   let chain: Chain
   let reader: ChunkReader
+  let secret: FingerprintSecret
   let target: DiskTarget
   let progress: Progress
   let stop: CancellationFlag
   private let nextStripe = Atomic<Int>(0)
   private let written = Atomic<Int>(0)
+  private let kept = Atomic<Int>(0)
+  private let resumes: Bool
 
   static let memoryBudget = 160 << 20
 
   init(
     _ repository: Repository, _ point: RestorePoint, _ disk: DiskRestorePoint, target: DiskTarget,
-    progress: Progress, stop: CancellationFlag
+    resumes: Bool, progress: Progress, stop: CancellationFlag
   ) throws(StrobeError) {
     guard let secret = point.secret else {
       preconditionFailure("a point that was read has a secret")
     }
     self.disk = disk
+    self.secret = secret
+    self.resumes = resumes
     chain = try Chain(
       repository.store, layers: disk.layerIDs,
       geometry: ChunkGeometry(diskSize: disk.size, chunkSize: point.chunkSize))
@@ -42,16 +55,33 @@ final class RestorePass: Sendable {
   /// Bytes of content written so far.
   var writtenBytes: Int { written.load(ordering: .relaxed) }
 
+  /// Bytes that were there before.
+  var keptBytes: Int { kept.load(ordering: .relaxed) }
+
+  /// Whether there is something in the target that was worth the time.
+  var hasContent: Bool { target.isResumed || writtenBytes > 0 }
+
+  /// Restores the disk, durably; a file has its name only after ``DiskTarget/finish()``.
   func run(workerCount: Int?) throws(StrobeError) {
-    try zero()
     let requestSize = max(1 << 20, chain.geometry.chunkSize)
-    let perWorker = 4 * requestSize + ChunkStream.memorySize(chunkSize: chain.geometry.chunkSize)
-    let count = max(1, min(workerCount ?? processorCount(), Self.memoryBudget / perWorker))
-    try onWorkers(count, stop: stop) { _ throws(StrobeError) in
-      var worker = try RestoreWorker(self, requestSize: requestSize)
-      try worker.run()
+    let memory = ChunkStream.memorySize(chunkSize: chain.geometry.chunkSize)
+    let buffers = resumes ? 4 + TargetComparison.depth : 4
+    let count = max(
+      1, min(workerCount ?? processorCount(), Self.memoryBudget / (buffers * requestSize + memory)))
+    if resumes {
+      let state = try TargetState(target, chain.geometry, stop: stop)
+      try onWorkers(count, stop: stop) { _ throws(StrobeError) in
+        var worker = try RestoreWorker(self, requestSize: requestSize)
+        try worker.goOn(TargetComparison(self, state, requestSize: requestSize))
+      }
+    } else {
+      try zero()
+      try onWorkers(count, stop: stop) { _ throws(StrobeError) in
+        var worker = try RestoreWorker(self, requestSize: requestSize)
+        try worker.run()
+      }
     }
-    try target.finish()
+    try target.synchronize()
   }
 
   /// Zeroes every range without content; a new file has nothing but holes.
@@ -85,8 +115,9 @@ final class RestorePass: Sendable {
     return min(stripe, ChunkGeometry.wordsPerGroup)
   }
 
-  /// The chunks of the next stripe, or nil when the disk is done.
-  func claim() throws(StrobeError) -> [PlannedChunk]? {
+  /// The next stripe, or nil when the disk is done. Without content there is none, but when what is on the
+  /// target is compared.
+  func claim() throws(StrobeError) -> RestoreStripe? {
     let words = wordsPerStripe
     while true {
       try stop.check()
@@ -100,19 +131,28 @@ final class RestorePass: Sendable {
       var next = first + words
       if chain.touches(group: group) {
         chunks = try chain.resolved(group: group).plan(words: range, firstPosition: firstPosition)
-      } else {
+      } else if !resumes {
         // Nothing in the rest of the group: one step over it, unless another worker went on already.
         let end = (group + 1) * ChunkGeometry.wordsPerGroup
         if nextStripe.compareExchange(expected: next, desired: end, ordering: .relaxed).exchanged {
           next = end
         }
       }
+      let firstOfStripe = first * ChunkGeometry.chunksPerWord
+      let endOfStripe = min(next * ChunkGeometry.chunksPerWord, chain.geometry.chunkCount)
+      let positions = firstOfStripe..<endOfStripe
+      if resumes { return RestoreStripe(positions: positions, chunks: chunks) }
       let start = first * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize
       let end = min(next * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize, disk.size)
       let content = chunks.reduce(0) { $0 + chain.geometry.length(of: $1.position) }
       progress.add(done: end - start - content)
-      if !chunks.isEmpty { return chunks }
+      if !chunks.isEmpty { return RestoreStripe(positions: positions, chunks: chunks) }
     }
+  }
+
+  func count(kept bytes: Int) {
+    kept.wrappingAdd(bytes, ordering: .relaxed)
+    progress.add(done: bytes)
   }
 
   func count(_ bytes: Int) {
@@ -135,13 +175,28 @@ struct RestoreWorker: ~Copyable {
 
   mutating func run() throws(StrobeError) {
     var current = try pass.claim()
-    while let chunks = current {
+    while let stripe = current {
       // The next stripe's records are on their way while this one is decompressed.
       let next = try pass.claim()
-      if let next { stream.prefetch(next) }
-      try stream.read(chunks, into: &sink)
+      if let next { stream.prefetch(next.chunks) }
+      try stream.read(stripe.chunks, into: &sink)
       try sink.flush()
       current = next
+    }
+    try sink.finish()
+  }
+
+  /// Restores what differs.
+  mutating func goOn(_ comparison: consuming TargetComparison) throws(StrobeError) {
+    var current = try pass.claim()
+    if let current { try comparison.begin(current) }
+    while let stripe = current {
+      let chunks = try comparison.differing(stripe)
+      current = try pass.claim()
+      // The next stripe of the target is on its way while this one is written.
+      if let current { try comparison.begin(current) }
+      try stream.read(chunks, into: &sink)
+      try sink.flush()
     }
     try sink.finish()
   }

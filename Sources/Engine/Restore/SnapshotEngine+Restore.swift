@@ -6,8 +6,12 @@ extension SnapshotEngine {
   /// Writes disks of a restore point to devices or new files, bit for bit.
   ///
   /// Every chunk is checked before it is written; what is zeros is skipped, punched or zeroed; at the end
-  /// everything is flushed. A file gets its name only when it is complete. All targets are checked
+  /// everything is flushed. Files get their names only when all are complete. All targets are checked
   /// before the first is written to.
+  ///
+  /// A restore that is interrupted leaves the files beside their names, as `.<name>.strobe-partial`. With
+  /// ``RestoreOptions/resumes`` the next one goes on with them, and with devices: whatever is there is compared
+  /// chunk by chunk.
   ///
   /// - Parameters:
   ///   - targets: disks of the point; those that are not named are left out.
@@ -32,7 +36,9 @@ extension SnapshotEngine {
         let open = try check.open(disk, absolutePath(target.path))
         do throws(StrobeError) {
           passes.append(
-            try RestorePass(repository, point, disk, target: open, progress: progress, stop: stop))
+            try RestorePass(
+              repository, point, disk, target: open, resumes: options.resumes, progress: progress,
+              stop: stop))
         } catch {
           open.abandon()
           throw error
@@ -40,17 +46,35 @@ extension SnapshotEngine {
       }
       progress.expect(disks.reduce(0) { $0 + $1.size })
       for pass in passes { try pass.run(workerCount: options.workerCount) }
+      // All or none get their names, so that a restore of several disks can be gone on with as a whole.
+      for pass in passes { try pass.target.finish() }
     } catch {
-      for pass in passes { pass.target.abandon() }
-      throw error
+      throw abandon(passes, error)
     }
     let reports = passes.map {
       RestoreReport.Disk(
         name: $0.disk.name, target: $0.target.path, size: $0.disk.size,
-        writtenBytes: $0.writtenBytes,
+        writtenBytes: $0.writtenBytes, keptBytes: $0.keptBytes,
         untouchedBytes: $0.target.size - $0.disk.size)
     }
     return RestoreReport(point: point, disks: reports, seconds: monotonicSeconds() - start)
+  }
+
+  /// Removes files without content.
+  ///
+  /// - Returns: the error, with what becomes of the others.
+  private func abandon(_ passes: [RestorePass], _ error: StrobeError) -> StrobeError {
+    var kept: [String] = []
+    for pass in passes where pass.hasContent {
+      if let partial = pass.target.partialPath, (try? FileFacts(path: partial)) ?? nil != nil {
+        kept.append(partial)
+      }
+    }
+    for pass in passes where !pass.hasContent { pass.target.abandon() }
+    guard !kept.isEmpty else { return error }
+    let text =
+      "what was restored is kept as \(kept.joined(separator: ", ")): go on with --resume, or remove it"
+    return error.explained(error.message, advice: error.advice.map { "\($0); \(text)" } ?? text)
   }
 
   private func select(

@@ -56,7 +56,8 @@ struct TargetCheck {
       throw StrobeError(
         .refused, "target \(path) is inside the repository", advice: "choose another place")
     }
-    return try DiskTarget(newFile: path, size: disk.size, replaces: replaces)
+    return try DiskTarget(
+      newFile: path, size: disk.size, replaces: replaces, resumes: options.resumes)
   }
 
   /// Whether a folder is the repository or below it, by whatever path or bind mount.

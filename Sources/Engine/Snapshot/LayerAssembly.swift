@@ -11,6 +11,8 @@ struct LayerAssembly {
   let spool: PassSpool
   /// The segments of the pass.
   let segments: [ObjectID]
+  /// Whose segments it took over.
+  let earlier: EarlierPasses?
 
   /// Writes the layer of a disk restore point, durably.
   ///
@@ -28,7 +30,7 @@ struct LayerAssembly {
       map.reset()
       try unsafe spool.read(
         group: group, changed: changed, stored: stored, into: map, scratch: scratch.bytes,
-        renumber: { numbers.number(of: segments[Int($0)]) })
+        renumber: { numbers.number(of: EarlierPasses.segment($0, own: segments, earlier)) })
       try writer.append(group: group, map)
     }
     try writer.finish(segments: numbers.ids)

@@ -85,6 +85,8 @@ public struct SnapshotReport: Sendable {
   public let point: RestorePoint
   /// Whether it is less consistent than what was asked for would have made it.
   public let isWeaker: Bool
+  /// Bytes that interrupted snapshots had stored and that were not stored again.
+  public let adoptedBytes: Int
   /// What the reader should know although the point was committed.
   public let warnings: [String]
   /// Damaged chunks of older points that can be read again, because a disk still held the same.

@@ -6,13 +6,15 @@ import SnapshotRepository
 
 // A snapshot pass. The order is what makes it safe:
 //
-//   register → read and store chunks → segments durable → layers durable → commit → head tables
+//   register → journal → read and store chunks → segments durable → layers durable → commit
+//   → journals removed → head tables
 //
 // Invariants:
 // - Nothing is visible before the commit; after it nothing can be lost by a crash.
 // - The parent is held against deletion until the commit, so that its layers stay.
-// - A pass that fails before its commit removes what it stored; one that is killed is cleaned up after by
-//   the next.
+// - What a pass stored that fails or is killed before its commit stays for the next, which finds it by the
+//   journal (`PassJournal.swift`) and stores nothing of it again. Layers are removed: by the pass itself, or
+//   by the next.
 
 /// What a pass is about.
 struct PassContext {
@@ -48,9 +50,17 @@ struct SnapshotPass {
     defer { registration.release() }
     let segments = SegmentWriter(
       repository.store, pass, rollover: context.options.segmentRollover)
+    let earlier = EarlierPasses.open(repository, context.collection)
     var disks: [DiskPass] = []
+    var journal: PassJournal?
     do throws(StrobeError) {
-      for plan in context.plans { disks.append(try prepare(plan, segments)) }
+      let begun = try PassJournal(
+        repository, pass, context.collection,
+        disks: context.plans.map { ($0.name, $0.geometry.diskSize) })
+      journal = begun
+      for (plan, spool) in zip(context.plans, begun.spools) {
+        disks.append(prepare(plan, segments, spool, earlier?.disk(plan.name)))
+      }
       let watch = watch
       let stop = stop
       let settings = CaptureSettings(
@@ -62,7 +72,7 @@ struct SnapshotPass {
       var healing = PassHealing(repository, context.collection, segments, stop)
       for disk in disks { try healing.heal(disk) }
       try segments.finish()
-      let point = try makePoint(disks, capture.outcome, segments)
+      let point = try makePoint(disks, capture.outcome, segments, earlier)
       try stop.check()
       try repository.commit(point, registration: registration)
       for disk in disks {
@@ -71,34 +81,44 @@ struct SnapshotPass {
       let healed = healing.publish()
       return SnapshotOutcome(
         point: point, isWeaker: capture.outcome.isWeaker,
-        warnings: capture.outcome.warnings + healed.warnings
-          + updateTables(point, disks, segments), healedChunks: healed.count)
+        adoptedBytes: disks.reduce(0) { $0 + $1.capture.adoptedBytes },
+        warnings: capture.outcome.warnings + healed.warnings + remove(begun, earlier)
+          + updateTables(point, disks, segments, earlier), healedChunks: healed.count)
     } catch {
       for disk in disks { disk.tracked?.giveBack() }
-      abandon()
-      throw error
+      throw abandon(
+        error, journal, hasStored: disks.contains { $0.capture.storedBytes > 0 }, earlier)
     }
   }
 
+  /// Removes the journals, which the point has made useless.
+  private func remove(_ journal: PassJournal, _ earlier: EarlierPasses?) -> [String] {
+    var failures = earlier?.remove() ?? []
+    do throws(StrobeError) { try journal.remove() } catch { failures.append(error) }
+    return failures.map { "a journal was not removed: \($0.message)" }
+  }
+
   private func prepare(
-    _ plan: DiskPlan, _ segments: SegmentWriter
-  ) throws(StrobeError) -> DiskPass {
+    _ plan: DiskPlan, _ segments: SegmentWriter, _ spool: PassSpool, _ earlier: EarlierDisk?
+  ) -> DiskPass {
     guard let secret = context.collection.secret else {
       preconditionFailure("a collection has a secret")
     }
-    let spool = try PassSpool(in: repository.journalFolder(context.collection.name))
     return DiskPass(
       plan,
       DiskCapture(
         geometry: plan.geometry, secret: secret, parent: plan.parent, segments: segments,
-        spool: spool, progress: progress))
+        spool: spool, earlier: earlier, progress: progress))
   }
 
   private func makePoint(
-    _ disks: [DiskPass], _ outcome: CaptureOutcome, _ segments: SegmentWriter
+    _ disks: [DiskPass], _ outcome: CaptureOutcome, _ segments: SegmentWriter,
+    _ earlier: EarlierPasses?
   ) throws(StrobeError) -> RestorePoint {
     var records: [DiskRestorePoint] = []
-    for index in disks.indices { records.append(try writeLayers(index, disks[index], segments)) }
+    for (index, disk) in disks.enumerated() {
+      records.append(try writeLayers(index, disk, assembly(disk, segments, earlier)))
+    }
     return RestorePoint(
       id: pass.description, collection: context.collection, sequence: context.sequence,
       parent: context.parent?.id, created: outcome.instant, finished: .now,
@@ -111,7 +131,7 @@ struct SnapshotPass {
 
   /// Writes a disk's layer, and a keyframe below it when one is due.
   private func writeLayers(
-    _ index: Int, _ disk: DiskPass, _ segments: SegmentWriter
+    _ index: Int, _ disk: DiskPass, _ assembly: LayerAssembly
   ) throws(StrobeError) -> DiskRestorePoint {
     let plan = disk.plan
     let capture = disk.capture
@@ -124,7 +144,7 @@ struct SnapshotPass {
       if (try keyframe(id, of: chain)) != nil { layers = [id] }
     }
     let id = pass.object(UInt32(2 * index))
-    let (changed, stored) = try assembly(disk, segments).writeLayer(id, stop: stop)
+    let (changed, stored) = try assembly.writeLayer(id, stop: stop)
     layers.append(id)
     return DiskRestorePoint(
       name: plan.name, source: plan.source.path, identity: plan.source.identity.text,
@@ -147,15 +167,18 @@ struct SnapshotPass {
     }
   }
 
-  private func assembly(_ disk: DiskPass, _ segments: SegmentWriter) -> LayerAssembly {
+  private func assembly(
+    _ disk: DiskPass, _ segments: SegmentWriter, _ earlier: EarlierPasses?
+  ) -> LayerAssembly {
     LayerAssembly(
       repository: repository, geometry: disk.geometry, changed: disk.capture.changed,
-      stored: disk.capture.stored, spool: disk.capture.spool, segments: segments.ids)
+      stored: disk.capture.stored, spool: disk.capture.spool, segments: segments.ids,
+      earlier: earlier)
   }
 
   /// Brings the head tables up to date. They are caches: a failure costs the next pass some reading.
   private func updateTables(
-    _ point: RestorePoint, _ disks: [DiskPass], _ segments: SegmentWriter
+    _ point: RestorePoint, _ disks: [DiskPass], _ segments: SegmentWriter, _ earlier: EarlierPasses?
   ) -> [String] {
     var warnings: [String] = []
     for (index, disk) in disks.enumerated() {
@@ -166,7 +189,7 @@ struct SnapshotPass {
         if let table = plan.parent?.table, table.geometry == plan.geometry,
           plan.parent?.damage == []
         {
-          try assembly(disk, segments).update(table, to: ids[ids.count - 1])
+          try assembly(disk, segments, earlier).update(table, to: ids[ids.count - 1])
         } else {
           let chain = try Chain(repository.store, layers: ids, geometry: plan.geometry)
           try LayerAssembly.makeTable(plan.tablePath, of: chain)
@@ -178,11 +201,21 @@ struct SnapshotPass {
     return warnings
   }
 
-  /// Removes what was stored, unless the point may be there already.
-  private func abandon() {
+  /// Removes what the next pass can't use, unless the point may be there already.
+  ///
+  /// - Returns: the error, with what becomes of the rest.
+  private func abandon(
+    _ error: StrobeError, _ journal: PassJournal?, hasStored: Bool, _ earlier: EarlierPasses?
+  ) -> StrobeError {
     let name = RestorePoint.objectName(context.collection.name, pass.description)
-    guard (try? repository.store.exists(name)) == false else { return }
-    _ = try? PassRegistration.removeObjects(repository.store, of: pass)
+    guard (try? repository.store.exists(name)) == false else { return error }
+    _ = try? PassRegistration.removeObjects(
+      repository.store, of: pass, keepingSegments: hasStored)
+    if !hasStored { try? journal?.remove() }
+    guard hasStored || earlier != nil else { return error }
+    let kept =
+      "what was stored is kept for the next run; strobe gc --drop-unfinished frees it"
+    return error.explained(error.message, advice: error.advice.map { "\($0); \(kept)" } ?? kept)
   }
 }
 
@@ -190,6 +223,7 @@ struct SnapshotPass {
 struct SnapshotOutcome {
   let point: RestorePoint
   let isWeaker: Bool
+  let adoptedBytes: Int
   let warnings: [String]
   let healedChunks: Int
 }

@@ -16,6 +16,8 @@ public struct GarbageReport: Sendable {
   public let partBytes: Int
   /// Objects and merges that were left because somebody works with them.
   public let inUse: Int
+  /// Bytes that were left because the next snapshot takes them over from one that was interrupted.
+  public let unfinishedBytes: Int
 }
 
 extension SnapshotEngine {
@@ -24,19 +26,24 @@ extension SnapshotEngine {
   ///
   /// - Parameters:
   ///   - dryRun: only count.
+  ///   - dropsUnfinished: also free what interrupted snapshots stored, which the next would take over.
+  ///     Otherwise that goes after a week.
   ///   - maxUnused: the share of a segment, from 0 to 1, that may be dead before it is written again, where
   ///     the store can't free parts.
   /// - Throws: when it can't be known what is still needed; nothing of that is removed then.
   public func collectGarbage(
-    dryRun: Bool = false, maxUnused: Double = 0.1, stop: CancellationFlag = CancellationFlag()
+    dryRun: Bool = false, dropsUnfinished: Bool = false, maxUnused: Double = 0.1,
+    stop: CancellationFlag = CancellationFlag()
   ) throws(StrobeError) -> GarbageReport {
     var options = GarbageCollection.Options()
     options.isDryRun = dryRun
     options.maxUnused = maxUnused
+    options.dropsUnfinished = dropsUnfinished
     let outcome = try GarbageCollection.run(repository, options, stop: stop)
     return GarbageReport(
       layers: outcome.layers, segments: outcome.segments, mergedLayers: outcome.mergedLayers,
       rewrittenSegments: outcome.rewrittenSegments, bytes: outcome.bytes,
-      partBytes: outcome.freedParts, inUse: outcome.inUse)
+      partBytes: outcome.freedParts, inUse: outcome.inUse,
+      unfinishedBytes: outcome.unfinishedBytes)
   }
 }

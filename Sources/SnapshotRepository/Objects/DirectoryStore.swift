@@ -77,6 +77,20 @@ package final class DirectoryStore: ObjectStore {
     do throws(StrobeError) { return try FileWriter(path(name)) } catch { throw taken(error, name) }
   }
 
+  package func synchronize(_ name: String) throws(StrobeError) {
+    do throws(StrobeError) {
+      let file = try FileDescriptor(opening: path(name), O_RDWR)
+      try file.synchronize()
+      posix_fadvise(file.number, 0, 0, POSIX_FADV_DONTNEED)
+    } catch {
+      throw absent(error, name)
+    }
+    // The folder may be as new as the object.
+    let folder = parentDirectory(path(name))
+    try synchronizeDirectory(folder)
+    try synchronizeDirectory(parentDirectory(folder))
+  }
+
   package func names(in folder: String) throws(StrobeError) -> [String] {
     do throws(StrobeError) {
       return try namesInDirectory(path(folder)).filter { !$0.hasPrefix(".") }

@@ -24,6 +24,11 @@ package protocol ObjectStore: Sendable {
   /// - Throws: `exists` when there is one of that name.
   func create(_ name: String) throws(StrobeError) -> any ObjectWriter
 
+  /// Makes a large object durable that a writer which died had not finished, and forgets what is cached of
+  /// it, so that it is read from the medium afterwards.
+  /// - Throws: `notFound` when there is none.
+  func synchronize(_ name: String) throws(StrobeError)
+
   /// The names directly below a folder, without the folder; none when there is no such folder.
   func names(in folder: String) throws(StrobeError) -> [String]
 

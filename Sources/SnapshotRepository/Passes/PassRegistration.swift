@@ -10,6 +10,7 @@ package import Platform
 // - The rename to `commit-` happens before the point can appear, so the objects of a dead `pass-` are
 //   most likely unreferenced: they are removed by the next pass. But a power cut or a copy may bring an
 //   old name back, so what a point names stays even then. Those of a dead `commit-` are left to `gc`.
+// - Segments of a pass that has a journal stay (`PassJournal.swift`): the next pass may take them over.
 
 package enum PassRegistration {
   private static let folder = "locks"
@@ -37,40 +38,49 @@ package enum PassRegistration {
     return try store.holder(ofLock: "\(folder)/commit-\(pass)") != nil
   }
 
-  /// Removes what passes that died before their commit left behind.
+  /// Removes what passes that died before their commit left behind. What they stored stays while they
+  /// have a journal.
   ///
   /// - Returns: how many objects were removed.
   @discardableResult
   package static func sweep(_ store: any ObjectStore) throws(StrobeError) -> Int {
-    var removed = 0
-    var named: Set<String>?
-    for name in try store.names(in: folder) {
+    var dead: [(pass: PassID, lock: any StoreLock)] = []
+    for name in try store.names(in: folder) where dead.count < sweepLimit {
       let isPass = name.hasPrefix("pass-")
       guard isPass || name.hasPrefix("commit-"),
         let pass = PassID(name.dropFirst(isPass ? 5 : 7)),
         // Taken over, never made: a pass that went on since the names were read is alive or done.
         let lock = try store.takeOver(lock: "\(folder)/\(name)", note: "cleaning up after it")
       else { continue }
-      if isPass {
-        // The name alone proves nothing: a power cut may bring an old name back beside a point that is
-        // durable, and so may a copy of the repository that was made while it was in use.
-        if named == nil { named = try? ReferencedObjects.names(store, CancellationFlag()) }
-        // Left with its registration: the next sweep, or gc, says why.
-        guard let named else { continue }
-        removed += try removeObjects(store, of: pass, except: named)
-      }
+      if isPass { dead.append((pass, lock)) } else { lock.release() }
+    }
+    guard !dead.isEmpty else { return 0 }
+    // Dead, then journals, then points: see `PassJournal.swift`.
+    let unfinished = try UnfinishedPasses.all(store)
+    // The name alone proves nothing: a power cut may bring an old name back beside a point that is
+    // durable, and so may a copy of the repository that was made while it was in use.
+    // Left with their registrations: the next sweep, or gc, says why.
+    guard let named = try? ReferencedObjects.names(store, CancellationFlag()) else { return 0 }
+    var removed = 0
+    for (pass, lock) in dead {
+      removed += try removeObjects(
+        store, of: pass, except: named, keepingSegments: unfinished.contains(pass))
       lock.release()
     }
     return removed
   }
 
+  /// Dead passes that one sweep holds; the rest is left to the next.
+  private static let sweepLimit = 256
+
   /// Removes the layers and segments of a pass, but for those that are `named`.
   @discardableResult
   package static func removeObjects(
-    _ store: any ObjectStore, of pass: PassID, except named: Set<String> = []
+    _ store: any ObjectStore, of pass: PassID, except named: Set<String> = [],
+    keepingSegments: Bool = false
   ) throws(StrobeError) -> Int {
     var removed = 0
-    for folder in ["layers", "segments"] {
+    for folder in keepingSegments ? ["layers"] : ["layers", "segments"] {
       let inner = "\(folder)/\(hexadecimal(pass.bytes[..<1]))"
       for name in try store.names(in: inner) where name.hasPrefix(pass.description) {
         guard !named.contains("\(inner)/\(name)") else { continue }

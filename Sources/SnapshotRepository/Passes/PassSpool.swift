@@ -4,17 +4,25 @@ package import Platform
 
 /// What a pass found out about the chunks that it stored, by position, until its layer is written.
 ///
-/// A sparse file without a name: 32 bytes a chunk (fingerprint, location), so that neither memory nor
-/// sorting grows with the disk. It vanishes with the process.
+/// A sparse file in the pass's journal: 32 bytes a chunk (fingerprint, location), so that neither memory nor
+/// sorting grows with the disk. It is not made durable while the pass runs: what a power cut takes from it
+/// is stored again.
 package final class PassSpool: Sendable {
   package static let entrySize = Fingerprint.byteCount + ChunkLocation.byteCount
 
   private let file: FileDescriptor
 
-  /// - Parameter folder: where the file is made; on the repository's file system.
-  package init(in folder: String) throws(StrobeError) {
-    try makeDirectories(folder)
-    file = try FileDescriptor(unnamedIn: folder)
+  /// - Parameter path: a name that is free; on the repository's file system.
+  package init(creating path: String) throws(StrobeError) {
+    file = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_EXCL)
+  }
+
+  /// Opens what an interrupted pass left.
+  package init(reading path: String) throws(StrobeError) {
+    file = try FileDescriptor(opening: path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    guard try file.facts().isRegularFile else {
+      throw StrobeError(.notFound, "\(path) is no file")
+    }
   }
 
   /// Keeps the entries of consecutive chunks.
@@ -33,18 +41,27 @@ package final class PassSpool: Sendable {
     }
   }
 
-  /// The entry of a chunk that was written, or nil when the file system lost it.
-  package func entry(
-    at position: Int
-  ) throws(StrobeError) -> (fingerprint: Fingerprint, location: ChunkLocation)? {
-    var bytes = [UInt8](repeating: 0, count: Self.entrySize)
-    return try unsafe bytes.withMutableBytes { (bytes) throws(StrobeError) in
-      _ = try unsafe file.read(at: position * Self.entrySize, into: bytes)
-      let entry = UnsafeRawPointer(bytes.baseAddress!)
-      let fingerprint = unsafe Fingerprint(at: entry)
-      let location = unsafe ChunkLocation(at: entry + Fingerprint.byteCount)
-      return fingerprint.isZero ? nil : (fingerprint, location)
+  /// The entry of a chunk as an interrupted pass left it: anything may be in it. Nil when there surely is none.
+  package func entry(at position: Int) -> (fingerprint: Fingerprint, location: ChunkLocation)? {
+    unsafe withUnsafeTemporaryAllocation(byteCount: Self.entrySize, alignment: 16) { bytes in
+      guard
+        let count = try? unsafe file.read(at: position * Self.entrySize, into: bytes),
+        count == Self.entrySize, let start = UnsafeRawPointer(bytes.baseAddress)
+      else { return nil }
+      let fingerprint = unsafe Fingerprint(at: start)
+      guard !fingerprint.isZero else { return nil }
+      return unsafe (fingerprint, ChunkLocation(at: start + Fingerprint.byteCount))
     }
+  }
+
+  /// Keeps the entry of one chunk.
+  package func write(
+    _ fingerprint: Fingerprint, _ location: ChunkLocation, position: Int
+  ) throws(StrobeError) {
+    let bytes = AlignedBuffer(count: Self.entrySize, alignment: 16)
+    unsafe fingerprint.store(at: bytes.address)
+    unsafe location.store(at: bytes.address + Fingerprint.byteCount)
+    try unsafe write(UnsafeRawBufferPointer(bytes.bytes), position: position)
   }
 
   /// Sets in `map` every chunk of `group` that `changed` and `stored` name; `renumber` turns a pass's

@@ -4,8 +4,9 @@ package import Platform
 //
 //   1. Merge layers that no point separates: the merged ones are no longer named afterwards.
 //   2. List all layers and segments: only these may go. What appears later is not looked at.
-//   3. Ask of each object's pass whether it is alive or left a journal: their objects stay. A pass that
-//      isn't alive any more has published its point before this moment, or never will.
+//   3. Ask of each object's pass whether it is alive: a live pass's objects stay. A pass that isn't alive
+//      any more has published its point before this moment, or never will.
+//      Then ask which passes have a journal: their segments stay whole (`PassJournal.swift`).
 //   4. Read all points, until a listing brings nothing new: what they name stays.
 //   5. Remove the rest, layers first.
 //   6. Free the dead parts of the segments that stay.
@@ -19,6 +20,9 @@ package enum GarbageCollection {
     package var maxUnused = 0.1
     /// Whether parts of segments are freed in place; else segments are written again.
     package var mayPunch = true
+    /// Whether what interrupted snapshots stored goes, which the next would take over. Otherwise it goes after
+    /// a week.
+    package var dropsUnfinished = false
 
     package init() {}
   }
@@ -38,6 +42,8 @@ package enum GarbageCollection {
     package var rewrittenSegments = 0
     /// Objects and merges that were left because somebody works with them.
     package var inUse = 0
+    /// Bytes of segments that were left because their pass was interrupted and the next may need them.
+    package var unfinishedBytes = 0
 
     /// Bytes that came free, all in all.
     package var bytes: Int { max(0, removedBytes + freedParts - mergedBytes) }
@@ -73,8 +79,11 @@ package enum GarbageCollection {
     _ outcome: inout Outcome
   ) throws(StrobeError) {
     let store = repository.store
+    let dropped = try UnfinishedPasses.removeJournals(
+      repository, all: options.dropsUnfinished, dryRun: options.isDryRun)
     let candidates = try Set(objects(store, "layers") + objects(store, "segments"))
     let alive = try livePasses(store, candidates)
+    let unfinished = try UnfinishedPasses.all(store).subtracting(dropped)
     let history = try History.read(store, stop)
     let named = try ReferencedObjects.names(store, history, stop)
     for name in candidates.subtracting(named).sorted() {
@@ -85,7 +94,12 @@ package enum GarbageCollection {
         continue
       }
       do throws(StrobeError) {
-        outcome.removedBytes += try store.storage(of: name).allocated
+        let size = try store.storage(of: name).allocated
+        if name.hasPrefix("segments/") && unfinished.contains(id.pass) {
+          outcome.unfinishedBytes += size
+          continue
+        }
+        outcome.removedBytes += size
       } catch {
         // A pass that started meanwhile has cleaned up after a dead one.
         if error.reason == .notFound { continue }
@@ -94,8 +108,9 @@ package enum GarbageCollection {
       if name.hasPrefix("layers/") { outcome.layers += 1 } else { outcome.segments += 1 }
       if !options.isDryRun { try store.remove(name) }
     }
-    try SegmentReclaim(store: store, options: options, alive: alive, stop: stop).run(
-      history, &outcome)
+    try SegmentReclaim(
+      store: store, options: options, inUse: alive.union(unfinished), stop: stop
+    ).run(history, &outcome)
     if !options.isDryRun { try removeRepairs(store, named) }
   }
 

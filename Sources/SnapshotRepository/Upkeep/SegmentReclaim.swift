@@ -7,8 +7,8 @@ import Platform
 //   these segments.
 // - R2 Only segments that a found point names are touched: what a running or an unfinished pass stores is
 //   named by none. What a repair put in another record's place counts as that record.
-// - R3 A segment of a pass that was alive before the points and repairs were read isn't touched: a repair that names
-//   it may appear after they were.
+// - R3 A segment of a pass that was alive, or had a journal, before the points and repairs were read isn't touched: a
+//   repair that names it may appear after they were, and another pass may be taking its records over.
 // - R4 Where anything can't be read, nothing is freed.
 
 /// Frees the dead parts of segments. All collections are looked at together, for a layer may name a segment of
@@ -19,9 +19,8 @@ struct SegmentReclaim {
 
   let store: any ObjectStore
   let options: GarbageCollection.Options
-  /// Passes that were alive before the points were read: they may be writing repairs that name their own
-  /// segments.
-  let alive: Set<PassID>
+  /// Passes that were alive or had a journal before the points were read.
+  let inUse: Set<PassID>
   let stop: CancellationFlag
 
   /// - Parameter history: all points.
@@ -77,7 +76,7 @@ struct SegmentReclaim {
     }
     for id in ids { ids.formUnion(try Repairs.read(store, id)?.targets ?? []) }
     var segments: [LiveBlocks.Segment] = []
-    for id in ids.filter({ !alive.contains($0.pass) }).sorted(by: {
+    for id in ids.filter({ !inUse.contains($0.pass) }).sorted(by: {
       $0.bytes.lexicographicallyPrecedes($1.bytes)
     }) {
       do throws(StrobeError) {

@@ -43,7 +43,7 @@ package struct SpaceSurvey: Sendable {
     }
     var sizes: [String: (live: Int, dead: Int)] = [:]
     let reclaim = SegmentReclaim(
-      store: store, options: GarbageCollection.Options(), alive: [], stop: stop)
+      store: store, options: GarbageCollection.Options(), inUse: [], stop: stop)
     try reclaim.survey(history) { segment, live in
       // A segment that only repairs name belongs to nobody in particular.
       let name = owner[segment.id] ?? ""

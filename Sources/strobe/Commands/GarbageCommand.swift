@@ -7,6 +7,9 @@ enum GarbageCommand: Command {
     "max-unused", value: "PERCENT",
     help:
       "What may be dead of a segment before it is written again, where parts can't be freed: 10%")
+  private static let dropUnfinished = Flag(
+    "drop-unfinished",
+    help: "Also free what interrupted snapshots stored; otherwise the next one goes on with it")
 
   static let declaration = CommandDeclaration(
     name: "gc", summary: "Free the space that no restore point needs",
@@ -15,8 +18,10 @@ enum GarbageCommand: Command {
       frees the parts of segments that no point needs: in place where the file system can punch holes, \
       else by writing the segment again. Snapshots, restores and verifications may run meanwhile; it may be \
       interrupted at any time.
+
+      What an interrupted snapshot stored is kept for a week, so that the next one stores nothing twice.
       """,
-    options: [dryRun, maxUnused],
+    options: [dryRun, dropUnfinished, maxUnused],
     examples: [
       Example("strobe gc --dry-run", "What would come free"), Example("strobe gc", ""),
     ],
@@ -31,6 +36,7 @@ enum GarbageCommand: Command {
     let bytes: Int
     let partBytes: Int
     let inUse: Int
+    let unfinishedBytes: Int
   }
 
   static func run(_ values: ParsedValues) throws -> Int32 {
@@ -38,13 +44,15 @@ enum GarbageCommand: Command {
       try Units.share(text, option: "--max-unused")
     }
     let report = try Common.engine(values).collectGarbage(
-      dryRun: values[dryRun], maxUnused: share ?? 0.1, stop: Common.stop)
+      dryRun: values[dryRun], dropsUnfinished: values[dropUnfinished], maxUnused: share ?? 0.1,
+      stop: Common.stop)
     if values[Common.json] {
       try Console.print(
         json: Output(
           dryRun: values[dryRun], layers: report.layers, segments: report.segments,
           mergedLayers: report.mergedLayers, rewrittenSegments: report.rewrittenSegments,
-          bytes: report.bytes, partBytes: report.partBytes, inUse: report.inUse))
+          bytes: report.bytes, partBytes: report.partBytes, inUse: report.inUse,
+          unfinishedBytes: report.unfinishedBytes))
     } else if !values[Common.quiet] {
       Console.print(sentence(report, isDryRun: values[dryRun]))
     }
@@ -62,6 +70,9 @@ enum GarbageCommand: Command {
     }
     return (isDryRun ? "Would free " : "Freed ") + Units.size(report.bytes) + ": "
       + parts.joined(separator: ", ")
-      + (report.inUse > 0 ? "; \(report.inUse) left because they are in use" : "") + "."
+      + (report.inUse > 0 ? "; \(report.inUse) left because they are in use" : "")
+      + (report.unfinishedBytes > 0
+        ? "; \(Units.size(report.unfinishedBytes)) of interrupted snapshots are kept for the next one"
+        : "") + "."
   }
 }

@@ -14,6 +14,8 @@ enum RestoreCommand: Command {
   private static let overwrite = Flag("overwrite", help: "Replace files that are there already")
   private static let overwriteSource = Flag(
     "overwrite-source", help: "Roll back: write to a disk that the collection is taken of")
+  private static let resume = Flag(
+    "resume", help: "Go on with an interrupted restore: read the targets, write only what differs")
   private static let workers = Option(
     "workers", value: "N", help: "Threads; one a processor unless given")
 
@@ -22,18 +24,23 @@ enum RestoreCommand: Command {
     discussion: """
       Every chunk is checked before it is written. A device must not be mounted or held by another \
       program; what it holds is overwritten. A file gets its name only when it is complete.
+
+      An interrupted restore leaves its file beside that name, as .NAME.strobe-partial; --resume goes on \
+      with it, or with a device. Whatever is there is compared, so any point may be restored that way.
       """,
-    arguments: [point], options: [disk, directory, overwrite, overwriteSource, workers],
+    arguments: [point], options: [disk, directory, overwrite, overwriteSource, resume, workers],
     examples: [
       Example("strobe restore web@latest --disk os=/dev/vg/new --disk data=data.raw", ""),
       Example(
         "strobe restore web@2026-11-21T08:00Z --to /srv/restored",
         "All disks, as they were at eight"),
+      Example(
+        "strobe restore web@latest --disk data=data.raw --resume", "After it was interrupted"),
     ],
     exitStatuses: [
-      ExitStatus(0, "Done"), ExitStatus(1, "Failed; a target device may be half written"),
+      ExitStatus(0, "Done"), ExitStatus(1, "Failed; a target may be half written"),
       ExitStatus(2, "Wrong usage"),
-      ExitStatus(130, "Interrupted; a target device may be half written"),
+      ExitStatus(130, "Interrupted; a target may be half written"),
     ])
 
   private struct Output: Encodable {
@@ -42,6 +49,7 @@ enum RestoreCommand: Command {
       let target: String
       let size: Int
       let writtenBytes: Int
+      let keptBytes: Int
       let untouchedBytes: Int
     }
 
@@ -68,6 +76,7 @@ enum RestoreCommand: Command {
     var options = RestoreOptions()
     options.overwritesFiles = values[overwrite]
     options.overwritesSources = values[overwriteSource]
+    options.resumes = values[resume]
     options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
     let report = try run(engine, reference, targets, options, values)
     if values[Common.json] {
@@ -101,7 +110,8 @@ enum RestoreCommand: Command {
         ((try? FileFacts(path: $0)) ?? nil)?.isBlockDevice == true
       }
       if hasBegun && !devices.isEmpty {
-        Console.warning("half written: " + devices.joined(separator: ", "))
+        Console.warning(
+          "half written: " + devices.joined(separator: ", ") + "; go on with --resume")
       }
       throw error
     }
@@ -121,9 +131,11 @@ enum RestoreCommand: Command {
       let rest =
         disk.untouchedBytes > 0
         ? "; the last \(Units.size(disk.untouchedBytes)) of the target are untouched" : ""
+      let kept =
+        disk.keptBytes > 0 ? ", \(Units.size(disk.keptBytes)) were there already" : ""
       Console.print(
-        "  \(disk.name) → \(disk.target): \(Units.size(disk.size)), \(Units.size(disk.writtenBytes)) written\(rest)"
-      )
+        "  \(disk.name) → \(disk.target): \(Units.size(disk.size)), "
+          + "\(Units.size(disk.writtenBytes)) written\(kept)\(rest)")
     }
   }
 
@@ -133,7 +145,7 @@ enum RestoreCommand: Command {
       disks: report.disks.map {
         .init(
           name: $0.name, target: $0.target, size: $0.size, writtenBytes: $0.writtenBytes,
-          untouchedBytes: $0.untouchedBytes)
+          keptBytes: $0.keptBytes, untouchedBytes: $0.untouchedBytes)
       }, seconds: report.seconds)
   }
 }

@@ -50,7 +50,8 @@ enum SnapshotCommand: Command {
 
       What is mounted from the disks on this host is frozen for the cut, milliseconds where the writes \
       are tracked; a guardian process thaws it whatever happens. An image file on XFS or Btrfs is cut by \
-      sharing its blocks with a copy. docs/consistency.md tells what each level promises.
+      sharing its blocks with a copy. A snapshot that was interrupted is gone on with: what it stored is \
+      not stored again. docs/consistency.md tells what each level promises.
       """,
     arguments: [collection],
     options: [
@@ -90,8 +91,8 @@ enum SnapshotCommand: Command {
     if values[Common.json] {
       try Console.print(
         json: PointJSON(
-          report.point, seconds: report.seconds, warnings: report.warnings,
-          healedChunks: report.healedChunks))
+          report.point, seconds: report.seconds, adoptedBytes: report.adoptedBytes,
+          warnings: report.warnings, healedChunks: report.healedChunks))
     } else if !values[Common.quiet] {
       print(report)
     }
@@ -172,6 +173,11 @@ enum SnapshotCommand: Command {
         "  \(disk.name): \(Units.size(disk.size)), \(changes(disk, chunkSize: point.chunkSize))"
           + (disk.newChainReason.map { " (full: \($0))" } ?? "")
           + (disk.scanReason.map { " (read whole: \($0))" } ?? ""))
+    }
+    if report.adoptedBytes > 0 {
+      Console.print(
+        "  resumed: \(Units.size(report.adoptedBytes)) of an interrupted snapshot were not stored again"
+      )
     }
     if report.healedChunks > 0 {
       Console.print(

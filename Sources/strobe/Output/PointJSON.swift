@@ -44,12 +44,13 @@ struct PointJSON: Encodable {
   let writer: String
   let disks: [Disk]
   let seconds: Double?
+  let adoptedBytes: Int?
   let warnings: [String]?
   let healedChunks: Int?
 
   init(
-    _ point: RestorePoint, seconds: Double? = nil, warnings: [String]? = nil,
-    healedChunks: Int? = nil,
+    _ point: RestorePoint, seconds: Double? = nil, adoptedBytes: Int? = nil,
+    warnings: [String]? = nil, healedChunks: Int? = nil,
     layers: [[PointDescription.Layer]]? = nil
   ) {
     collection = point.collection
@@ -66,6 +67,7 @@ struct PointJSON: Encodable {
     chunkSize = point.chunkSize
     writer = point.writer
     self.seconds = seconds
+    self.adoptedBytes = adoptedBytes
     self.warnings = warnings
     self.healedChunks = healedChunks
     disks = point.disks.enumerated().map { index, disk in
