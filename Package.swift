@@ -22,7 +22,8 @@ let package = Package(
     .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
     .systemLibrary(name: "CBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev"])]),
-    .target(name: "CLinux", dependencies: ["CXXHash"]),
+    .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .target(name: "CLinux", dependencies: ["CXXHash", "CCrypto"]),
     // The eBPF program of the change tracker, compiled by `scripts/build-tracker` and embedded.
     .target(name: "CChangeTracker", exclude: ["tracker.bpf.c"]),
 
@@ -69,6 +70,16 @@ let package = Package(
     .executableTarget(
       name: "freeze-driver", dependencies: ["Quiescing", "Platform"], path: "Tests/FreezeDriver",
       swiftSettings: room),
+    // What reads foreign bytes, wrapped for `scripts/fuzz`; the tests run the corpus through it.
+    .target(
+      name: "FuzzedParsers",
+      dependencies: [
+        "strobe", "Engine", "SnapshotRepository", "Quiescing", "BlockDevices", "ChangeDetection",
+        "ChunkCodec", "CommandLineArguments", "Platform",
+      ],
+      path: "Tests/Fuzzing/Parsers", swiftSettings: room),
+    .testTarget(
+      name: "FuzzingTests", dependencies: ["FuzzedParsers", "Platform"], swiftSettings: room),
     .testTarget(
       name: "PlatformTests", dependencies: ["Platform", "CLinux", "TestSupport"],
       swiftSettings: room),
@@ -114,3 +125,21 @@ let package = Package(
     ),
   ]
 )
+
+// With libFuzzer, whose archive `scripts/fuzz` names; see `docs/testing.md`.
+if let libFuzzer = Context.environment["STROBE_LIBFUZZER"],
+  let program = package.targets.firstIndex(where: { $0.name == "strobe" })
+{
+  // An executable isn't linked into another one: without its entry point it is a library.
+  package.products.removeAll { $0.name == "strobe" }
+  package.targets[program] = .target(
+    name: "strobe", dependencies: package.targets[program].dependencies, exclude: ["main.swift"],
+    swiftSettings: room)
+  package.targets += [
+    .systemLibrary(name: "CFuzzer", path: "Tests/Fuzzing/CFuzzer"),
+    .executableTarget(
+      name: "strobe-fuzz", dependencies: ["FuzzedParsers", "CFuzzer"], path: "Tests/Fuzzing/Driver",
+      swiftSettings: room,
+      linkerSettings: [.unsafeFlags(["-Xlinker", libFuzzer]), .linkedLibrary("stdc++")]),
+  ]
+}

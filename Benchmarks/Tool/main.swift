@@ -11,8 +11,12 @@ do {
     try ChainMaker.run(
       repository: arguments[1], disk: arguments[2], points: Int(arguments[3]) ?? 0,
       chunksPerPoint: Int(arguments[4]) ?? 0, layerLimit: Int(arguments[5]) ?? 32)
+  case "fingerprints" where arguments.count == 2:
+    FingerprintSpeed.run(mebibytes: Int(arguments[1]) ?? 0)
   default:
-    print("usage: strobe-bench codec FILE | chain REPOSITORY DISK POINTS CHUNKS LAYERS")
+    print(
+      "usage: strobe-bench codec FILE | fingerprints MIB | chain REPOSITORY DISK POINTS CHUNKS LAYERS"
+    )
     exit(2)
   }
 } catch {

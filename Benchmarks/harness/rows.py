@@ -89,6 +89,26 @@ def unchanged(bench):
     bench.drop(repository)
 
 
+def fingerprints(bench):
+    """What SHA-256 costs beside XXH3: alone in memory, and in a scan of the unchanged disk; processor seconds."""
+    mebibytes = 64 if bench.options.smoke else 1024
+    rates = json.loads(run([bench.tool, "fingerprints", str(mebibytes)]).output)
+    seconds = {(rate["kind"], rate["chunkSize"]): (mebibytes << 20) / rate["bytesPerCPUSecond"] for rate in rates}
+    for size in sorted({size for _, size in seconds}):
+        sha, xxh3 = (Cost(seconds[kind, size], seconds[kind, size], 0) for kind in ("sha256-128", "xxh3-128"))
+        bench.report.add(f"SHA-256 of {mebibytes} MiB in chunks of {size >> 10} KiB", sha, "XXH3", xxh3, xxh3.cpu / sha.cpu)
+    def scan(kind):
+        repository = os.path.join(bench.work.memory, f"repository-{kind}")
+        bench.strobe(repository, "init", "--fingerprint", kind, "--quiet")
+        bench.strobe(repository, "snapshot", "web", "--disk", f"disk={bench.device}", "--quiet")
+        return repository, lambda: bench.strobe(repository, "snapshot", "web", "--quiet")
+    places, sides = zip(*(scan(kind) for kind in ("sha256", "xxh3")))
+    sha, xxh3 = bench.alternate(*sides)
+    bench.report.add("unchanged disk again, SHA-256", sha, "XXH3", xxh3, xxh3.cpu / sha.cpu)
+    for place in places:
+        bench.drop(place)
+
+
 def first(bench):
     """The first, full snapshot, against the slower of LZ4's own speed and the repository's writing."""
     bench.codec()
@@ -229,6 +249,6 @@ def memory(bench):
     bench.drop(repository)
 
 
-ALL = {"unchanged": unchanged, "first": first, "changed": changed, "restore": restore, "chain": chain,
+ALL = {"unchanged": unchanged, "fingerprints": fingerprints, "first": first, "changed": changed, "restore": restore, "chain": chain,
        "list": listing, "memory": memory, "peers": peers.compare,
        "window": windows.window, "writer": writers.writer, "change": tracked.change_against_size}

@@ -39,6 +39,9 @@ package final class FingerprintTable: @unchecked Sendable {
     _ path: String, layer: [UInt8], geometry: ChunkGeometry
   ) -> (table: FingerprintTable?, reason: String) {
     guard let file = try? FileDescriptor(opening: path, O_RDWR) else { return (nil, "missing") }
+    // Before there is room for what `geometry` asks for: its disk may be as large as a document says.
+    guard let size = try? file.facts().size, size >= UInt64(headerSize + geometry.groupCount * 8)
+    else { return (nil, "damaged") }
     var found = [UInt8](repeating: 0, count: headerSize)
     var list = [UInt8](repeating: 0, count: geometry.groupCount * 8)
     guard

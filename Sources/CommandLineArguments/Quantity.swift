@@ -10,7 +10,8 @@ struct Quantity {
   init(_ text: String, _ name: String) {
     self.text = text
     self.name = name
-    digits = text.prefix { ("0"..."9").contains($0) }
+    // An accent on a digit makes it another character, which sorts between two digits.
+    digits = text.prefix { $0.isASCII && ("0"..."9").contains($0) }
     unit = String(text[digits.endIndex...])
   }
 
@@ -71,8 +72,9 @@ func showByteCount(_ byteCount: Int) -> String {
 
 // MARK: - Durations
 
+/// A year has 365 days.
 private let secondUnits: [(name: String, seconds: Int)] = [
-  ("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1),
+  ("y", 31_536_000), ("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1),
 ]
 
 /// The duration that a quantity spells; nil when its unit is unknown or missing.

@@ -30,6 +30,16 @@ extension ValueFormat<Int> {
     }
   }
 
+  /// A number of things, at least 1; one that is too large for an `Int` counts as the largest.
+  package static var count: Self {
+    let number = wholeNumber(in: 1...Int.max)
+    return Self { (text, name) throws(UsageError) in
+      let quantity = Quantity(text, name)
+      let isHuge = quantity.isWellFormed && quantity.unit.isEmpty && Int(text) == nil
+      return isHuge ? .max : try number.parse(text, name)
+    }
+  }
+
   /// A size in bytes: digits and a binary unit, which may be left out (`4096`, `64K`, `64KiB`).
   package static func byteCount(in range: ClosedRange<Int> = 0...Int.max) -> Self {
     Self { (text, name) throws(UsageError) in
@@ -43,7 +53,8 @@ extension ValueFormat<Int> {
 }
 
 extension ValueFormat<Duration> {
-  /// A time span: digits and one of the units `ms`, `s`, `m`, `h`, `d`, `w`.
+  /// A time span: digits and one of the units `ms`, `s`, `m`, `h`, `d`, `w`, `y`
+  /// (365 days).
   package static func duration(
     in range: ClosedRange<Duration> = .zero ... .seconds(Int64.max)
   ) -> Self {

@@ -1,5 +1,5 @@
 import BlockDevices
-import ChangeDetection
+public import ChangeDetection
 import Glibc
 public import Platform
 import SnapshotRepository
@@ -33,13 +33,16 @@ public final class SnapshotEngine: Sendable {
   ///
   /// - Parameters:
   ///   - chunkSize: bytes; a power of two from 4 KiB to 4 MiB; what new collections get.
+  ///   - fingerprint: how new collections tell contents apart; XXH3 costs least, SHA-256 convinces more.
   ///   - repairing: write a new `config.json` into a repository that lost its own.
   public static func create(
-    at path: String, chunkSize: Int = 64 << 10, repairing: Bool = false
+    at path: String, chunkSize: Int = 64 << 10, fingerprint: FingerprintKind = .xxh3,
+    repairing: Bool = false
   ) throws(StrobeError) -> SnapshotEngine {
     SnapshotEngine(
       try Repository.create(
-        at: absolutePath(path), defaultChunkSize: chunkSize, repairing: repairing))
+        at: absolutePath(path), defaultChunkSize: chunkSize, defaultFingerprint: fingerprint,
+        repairing: repairing))
   }
 
   /// The directory of the repository.
@@ -48,6 +51,8 @@ public final class SnapshotEngine: Sendable {
   public var repositoryID: String { repository.configuration.id }
   /// Bytes; what new collections get.
   public var defaultChunkSize: Int { repository.configuration.defaultChunkSize }
+  /// How new collections make their fingerprints.
+  public var defaultFingerprint: FingerprintKind { repository.defaultFingerprint }
 
   /// Adds a restore point to a collection, which is made when it does not exist.
   ///
@@ -70,7 +75,7 @@ public final class SnapshotEngine: Sendable {
     let start = monotonicSeconds()
     try Names.check(collection, "collection")
     let writer = try repository.lockWriter(
-      of: collection, note: "snapshot (process \(getpid()), since \(Timestamp.now))")
+      of: collection, note: LockNote("snapshot", of: collection).description)
     defer { writer.release() }
     try PassRegistration.sweep(repository.store)
     let session = try CollectionSession(repository, collection, options)

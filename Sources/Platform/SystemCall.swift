@@ -16,6 +16,10 @@ package func systemCall<Value: FixedWidthInteger & SignedInteger>(
 }
 
 extension StrobeError {
+  /// Whether the object itself can't be read: it is damaged, or what it lies on says so. Anything else, out
+  /// of memory or of descriptors, says nothing of it.
+  package var isUnreadable: Bool { isDamage || errno == EIO }
+
   /// A failed system call. ENOSPC and its like get the advice that belongs to them.
   package static func system(_ code: Int32, call: String, object: String) -> StrobeError {
     let why = unsafe String(cString: strerror(code))

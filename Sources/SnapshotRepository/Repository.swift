@@ -1,4 +1,4 @@
-import ChangeDetection
+package import ChangeDetection
 import Glibc
 package import Platform
 
@@ -11,6 +11,13 @@ package struct Repository: Sendable {
     package let created: Timestamp
     /// Bytes; what new collections get.
     package let defaultChunkSize: Int
+    /// What new collections get, a ``FingerprintKind``; nil: `xxh3-128`.
+    let defaultFingerprint: String?
+  }
+
+  /// How new collections make their fingerprints.
+  package var defaultFingerprint: FingerprintKind {
+    configuration.defaultFingerprint.flatMap { FingerprintKind(rawValue: $0) } ?? .xxh3
   }
 
   package let store: any ObjectStore
@@ -25,7 +32,8 @@ package struct Repository: Sendable {
   ///
   /// - Parameter repairing: write a configuration into a repository that lost its own.
   package static func create(
-    at path: String, defaultChunkSize: Int, repairing: Bool = false
+    at path: String, defaultChunkSize: Int, defaultFingerprint: FingerprintKind = .xxh3,
+    repairing: Bool = false
   ) throws(StrobeError) -> Repository {
     guard ChunkGeometry.isValid(chunkSize: defaultChunkSize) else {
       throw invalidChunkSize(defaultChunkSize)
@@ -36,7 +44,8 @@ package struct Repository: Sendable {
     for room in rooms { try makeDirectories(path + "/" + room) }
     let configuration = Configuration(
       format: Document.format, id: PassID().description, created: .now,
-      defaultChunkSize: defaultChunkSize)
+      defaultChunkSize: defaultChunkSize,
+      defaultFingerprint: defaultFingerprint == .xxh3 ? nil : defaultFingerprint.rawValue)
     // Last, so that a directory with a configuration is a whole repository.
     try store.put(configurationName, Document.encode(configuration), replacing: repairing)
     return Repository(store: store, configuration: configuration, localFolder: path)
@@ -102,6 +111,9 @@ package struct Repository: Sendable {
         throw .damaged(
           configurationName, expected: "a chunk size", found: "\(configuration.defaultChunkSize)")
       }
+      if let kind = configuration.defaultFingerprint, FingerprintKind(rawValue: kind) == nil {
+        throw .damaged(configurationName, expected: "a kind of fingerprint", found: kind)
+      }
       return Repository(store: store, configuration: configuration, localFolder: path)
     } catch {
       throw explained(error, path, store)
@@ -138,8 +150,6 @@ package struct Repository: Sendable {
     "\(cacheFolder(collection))/\(disk).fingerprints"
   }
 
-  /// What upkeep notes in the writer lock, which it has for moments only.
-  static let upkeepNote = "gc"
   /// How often the lock is asked for again while upkeep has it: for a minute.
   private static let upkeepPatience = 600
 
@@ -149,7 +159,8 @@ package struct Repository: Sendable {
     let name = "locks/writer-\(collection)"
     for _ in 0..<Self.upkeepPatience {
       if let lock = try store.lock(name, note: note) { return lock }
-      guard try store.holder(ofLock: name) == Self.upkeepNote else { break }
+      // gc has it for moments only.
+      guard try store.holder(ofLock: name)?.hasPrefix("gc ") == true else { break }
     }
     if let lock = try store.lock(name, note: note) { return lock }
     let holder = try store.holder(ofLock: name) ?? "another process"

@@ -10,11 +10,12 @@ enum Program {
     [
       InitCommand.self, SnapshotCommand.self, ListCommand.self, ShowCommand.self,
       RestoreCommand.self, DiffCommand.self, VerifyCommand.self, DeleteCommand.self,
-      GarbageCommand.self, UsageCommand.self, HealCommand.self, TrackCommand.self, ThawCommand.self,
+      PruneCommand.self, ProtectCommand.self, UnprotectCommand.self, GarbageCommand.self,
+      UsageCommand.self, HealCommand.self, StatusCommand.self, TrackCommand.self, ThawCommand.self,
     ]
   }
 
-  private static let declaration = ProgramDeclaration(
+  static let declaration = ProgramDeclaration(
     name: "strobe",
     summary: "Incremental snapshots of block devices: full disks from any point of a chain.",
     version: strobeVersion,

@@ -130,6 +130,13 @@ struct FingerprintTableTests {
     #expect(reason == "left invalid by an interrupted update")
   }
 
+  @Test("A table for a disk beyond any memory is damaged, and no memory is taken for it")
+  func beyondMemory() throws {
+    try FingerprintTable.create(path, geometry: geometry).validate(layer: layer)
+    let huge = ChunkGeometry(diskSize: 1 << 55 - 512, chunkSize: 4096)
+    #expect(FingerprintTable.open(path, layer: layer, geometry: huge).reason == "damaged")
+  }
+
   @Test("A disk of no chunks has a table too")
   func noChunks() throws {
     let none = ChunkGeometry(diskSize: 0, chunkSize: 4096)

@@ -1,4 +1,6 @@
 import ChangeDetection
+import Platform
+import Synchronization
 import TestSupport
 import Testing
 
@@ -48,10 +50,59 @@ struct FingerprintTests {
     #expect(fingerprint(content, secret) == Fingerprint(low: low, high: high))
   }
 
-  @Test("The same content has the same fingerprint, at any alignment")
-  func stable() {
+  @Test(
+    "SHA-256 is that of the secret's first 64 bytes and the content, as hashlib makes it",
+    arguments: [
+      (1, 0xC178_0940_6E97_7C36, 0x0E94_5F51_6CC7_B6F0),
+      (55, 0xB69F_1E75_0468_0655, 0x667A_F6D8_C395_CE03),
+      (56, 0xD5B6_66E5_CF00_482D, 0x4347_CE6D_B91A_DD04),
+      (63, 0xD5EF_6BB0_255E_54BB, 0x7659_6516_8D22_4892),
+      (64, 0xA502_549A_9D93_EF30, 0xC317_88BF_AFE8_2790),
+      (65, 0x4D1F_CA9F_0842_E98E, 0x763A_28D5_5C04_53D1),
+      (512, 0x63F1_06D2_FC8D_0336, 0xA421_EC61_F5FB_9406),
+      (4096, 0xCA90_CDFE_540C_3596, 0xD17E_E5F3_3773_9FB7),
+      (65_536, 0x25E0_972C_91A4_DA62, 0x3190_A953_1915_716D),
+    ] as [(Int, UInt64, UInt64)])
+  func knownDigests(count: Int, low: UInt64, high: UInt64) throws {
+    let key = (0..<192).map { UInt8(truncatingIfNeeded: $0 * 7) }
+    let secret = try #require(FingerprintSecret(key, kind: .sha256))
+    let content = (0..<count).map { UInt8(truncatingIfNeeded: $0 * 7 + 3) }
+    #expect(fingerprint(content, secret) == Fingerprint(low: low, high: high))
+    for index in [0, 63] {
+      var other = key
+      other[index] ^= 1
+      let different = try #require(FingerprintSecret(other, kind: .sha256))
+      #expect(fingerprint(content, different) != Fingerprint(low: low, high: high))
+    }
+    let xxh3 = try #require(FingerprintSecret(key))
+    #expect(xxh3 != secret && fingerprint(content, xxh3) != fingerprint(content, secret))
+  }
+
+  @Test("Many threads at once make the same fingerprints", arguments: FingerprintKind.allCases)
+  func threads(kind: FingerprintKind) throws {
+    let secret = FingerprintSecret(kind)
+    var generator = SeededGenerator(seed: 8)
+    let contents = (0..<64).map { _ in generator.bytes(4096) }
+    let expected = contents.map { fingerprint($0, secret) }
+    #expect(Set(expected.map(\.description)).count == 64)
+    let wrong = Atomic<Int>(0)
+    try onWorkers(8, stop: CancellationFlag()) { (_) throws(StrobeError) in
+      for _ in 0..<20 {
+        for (content, mark) in zip(contents, expected) {
+          let found = unsafe content.withUnsafeBytes { unsafe secret.fingerprint(of: $0) }
+          if found != mark { wrong.wrappingAdd(1, ordering: .relaxed) }
+        }
+      }
+    }
+    #expect(wrong.load(ordering: .relaxed) == 0)
+  }
+
+  @Test(
+    "The same content has the same fingerprint, at any alignment",
+    arguments: FingerprintKind.allCases)
+  func stable(kind: FingerprintKind) {
     var generator = SeededGenerator(seed: 5)
-    let secret = FingerprintSecret()
+    let secret = FingerprintSecret(kind)
     let content = generator.bytes(4096)
     let expected = fingerprint(content, secret)
     for shift in 0..<64 {

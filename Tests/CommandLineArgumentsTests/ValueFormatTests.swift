@@ -63,7 +63,7 @@ struct WholeNumberTests {
     #expect(read(text, as: .wholeNumber()) == .success(number))
   }
 
-  @Test("Anything else is not one", arguments: ["", "-1", "1K", "ten", "1 "])
+  @Test("Anything else is not one", arguments: ["", "-1", "1K", "ten", "1 ", "5\u{301}"])
   func malformed(text: String) {
     #expect(
       error(text, as: .wholeNumber())
@@ -101,6 +101,16 @@ struct DurationTests {
     #expect(
       error(text, as: .duration())
         == "--x '\(text)' is not a duration; write it like 500ms, 10s, 30m, 2h or 7d")
+  }
+
+  @Test("A year has 365 days; a number of things is at least 1 and never too large")
+  func yearsAndCounts() {
+    #expect(read("2y", as: .duration()) == .success(.seconds(730 * 86_400)))
+    #expect(read("7", as: .count) == .success(7))
+    #expect(read("99999999999999999999", as: .count) == .success(.max))
+    #expect(error("0", as: .count) == "--x '0' is too small; the least is 1")
+    #expect(error("9x", as: .count) == "--x '9x' is not a whole number; write it like 10")
+    #expect(error("", as: .count).contains("is not a whole number"))
   }
 
   @Test("A duration that doesn't fit is an error", arguments: ["9223372036854775807m", "1e9s"])

@@ -9,7 +9,7 @@ struct HelpCommandTests {
     "Every command's help has usage, examples and exit statuses",
     arguments: [
       "init", "snapshot", "list", "show", "restore", "diff", "verify", "delete", "gc", "thaw",
-      "track",
+      "track", "prune", "protect", "unprotect", "status",
     ])
   func command(name: String) throws {
     let help = try strobe(name, "--help").expect(0)

@@ -56,7 +56,9 @@ struct SnapshotPropertyTests {
     var random = SeededGenerator(seed: seed)
     let folder = TemporaryDirectory(in: "/dev/shm")
     let chunkSize = 4096 << Int.random(in: 0...6, using: &random)
-    let engine = try SnapshotEngine.create(at: folder.file("repository"), chunkSize: chunkSize)
+    let engine = try SnapshotEngine.create(
+      at: folder.file("repository"), chunkSize: chunkSize,
+      fingerprint: seed % 2 == 0 ? .xxh3 : .sha256)
     var models: [String: DiskModel] = [:]
     for name in ["a", "b"] {
       let size = Int.random(in: 1...2048, using: &random) * 512

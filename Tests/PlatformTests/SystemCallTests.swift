@@ -66,6 +66,15 @@ struct SystemCallTests {
     #expect(error.description == error.message + "; " + (error.advice ?? ""))
   }
 
+  @Test("A read error is of the object, want of memory or of descriptors isn't")
+  func tellsUnreadable() {
+    #expect(StrobeError.damaged("layer", expected: "1", found: "2").isUnreadable)
+    #expect(StrobeError.system(EIO, call: "read", object: "layer").isUnreadable)
+    for code in [ENOMEM, EMFILE, ENOSPC, EACCES, ENOENT] {
+      #expect(!StrobeError.system(code, call: "read", object: "layer").isUnreadable)
+    }
+  }
+
   @Test("Where there is nothing to advise, nothing is", arguments: [EIO, ENOENT, EINVAL, EBUSY])
   func noAdvice(code: Int32) {
     #expect(StrobeError.system(code, call: "open", object: "x").advice == nil)

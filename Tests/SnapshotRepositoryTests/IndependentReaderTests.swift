@@ -21,11 +21,15 @@ struct IndependentReaderTests {
     }
   }
 
-  @Test("reads what today's writers write", arguments: 1...3)
+  @Test("reads what today's writers write", arguments: 1...4)
   func today(_ seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
     let test = try TestRepository()
-    var collection = try TestCollection(test.repository)
+    var collection = try TestCollection(
+      test.repository,
+      CollectionRecord(
+        name: "web", chunkSize: ModelDisk.chunkSize,
+        fingerprint: seed % 2 == 0 ? .sha256 : .xxh3, disks: []))
     var disk = ModelDisk(size: 4100 * 4096)
     for step in 0..<4 {
       if step > 0 { disk.resize(to: [3 * 4096 + 512, 200 * 4096, 4097 * 4096 + 1024][step - 1]) }

@@ -23,6 +23,7 @@ struct ObjectStoreConformance {
     try replacingUnheld()
     try freeing()
     try rewriting()
+    try checkedRemoval()
     try locking()
     try takingOver()
     try lockOfAnotherProcess()
@@ -231,6 +232,34 @@ struct ObjectStoreConformance {
     #expect(try store.removeUnlessHeld("hold/a"))
     #expect(reason { _ = try store.hold("hold/a") } == .notFound)
     #expect(reason { _ = try store.removeUnlessHeld("hold/a") } == .notFound)
+  }
+
+  /// What refuses a removal is asked while nobody holds the object or can begin to, and only then.
+  func checkedRemoval() throws {
+    try store.put("check/a", [1], replacing: false)
+    var asked = 0
+    let refusal = StrobeError(.refused, "no")
+    let holder = try store.hold("check/a")
+    #expect(
+      try !store.removeUnlessHeld("check/a") { () throws(StrobeError) in
+        asked += 1
+        throw refusal
+      })
+    #expect(asked == 0, "a held object needs no check")
+    holder.release()
+    let reason = reason {
+      _ = try store.removeUnlessHeld("check/a") { () throws(StrobeError) in
+        asked += 1
+        #expect(self.reason { _ = try store.hold("check/a") } == .busy)
+        throw refusal
+      }
+    }
+    #expect(reason == .refused && asked == 1)
+    #expect(try store.get("check/a", limit: 9) == [1])
+    try store.hold("check/a").release()
+    #expect(try store.removeUnlessHeld("check/a") { () throws(StrobeError) in asked += 1 })
+    #expect(asked == 2)
+    #expect(try !store.exists("check/a"))
   }
 
   /// A lock is one's alone, carries a note, may be renamed, and its name vanishes with it.

@@ -74,10 +74,16 @@ class Rig:
 
     Attributes:
         folder: path of the folder.
-        host: mount point of an XFS with reflinks for the files behind the disks.
+        host: mount point of a file system with reflinks for the files behind the disks.
     """
 
-    def __init__(self, name, host_size=6 << 30):
+    def __init__(self, name, host_size=6 << 30, host_kind="xfs", host_folder=None):
+        """Makes the folder and mounts the file system for the files behind the disks.
+
+        Args:
+            host_kind: xfs or btrfs, what has reflinks.
+            host_folder: where the host's own image lies, in a new folder; in shared memory unless given.
+        """
         self.folder = tempfile.mkdtemp(prefix=f"strobe-{name}-", dir=SHARED_MEMORY)
         self.loops = {}
         self.mounts = []
@@ -87,10 +93,13 @@ class Rig:
         atexit.register(self.clean)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-        image = self.path("host.img")
+        self.outside = host_folder and tempfile.mkdtemp(prefix=f"strobe-{name}-", dir=host_folder)
+        image = os.path.join(self.outside or self.folder, "host.img")
         self.sparse(image, host_size)
-        run(["mkfs.xfs", "-q", "-m", "reflink=1", image])
-        self.host = self.mount(self.attach(image), "host")
+        run([f"mkfs.{host_kind}", "-q", *(["-m", "reflink=1"] if host_kind == "xfs" else []), image])
+        # What is removed on a disk is given back to it at once.
+        options = "discard" if self.outside else ""
+        self.host = self.mount(self.attach(image), "host", options)
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
@@ -209,3 +218,5 @@ class Rig:
         for device in list(self.loops):
             self.detach(device)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.outside:
+            shutil.rmtree(self.outside, ignore_errors=True)

@@ -70,6 +70,11 @@ struct clinux_hash128 {
 struct clinux_hash128 clinux_xxh3_128(const void *bytes, size_t count, const void *secret, size_t secret_count);
 uint64_t clinux_xxh3_64(const void *bytes, size_t count);
 
+// SHA-256 of `key` and then `bytes`; -1 when libcrypto has none, or no memory.
+int clinux_sha256(const void *key, size_t key_count, const void *bytes, size_t count, unsigned char digest[32]);
+// Does what the first call would have to do. -1 when libcrypto has no SHA-256.
+int clinux_sha256_prepare(void);
+
 // Whether all bytes are zero. Compares the buffer with itself, shifted: memcmp runs at memory speed.
 int clinux_is_zero(const void *bytes, size_t count);
 

@@ -44,13 +44,13 @@ extension SnapshotEngine {
     guard !damage.isEmpty else {
       return HealReport(collection: name, damagedChunks: 0, healedChunks: 0, warnings: [])
     }
-    let lock = try repository.lockWriter(of: name, note: "heal (process \(getpid()))")
+    let lock = try repository.lockWriter(of: name, note: LockNote("heal", of: name).description)
     defer { lock.release() }
     let record = try CollectionRecord.read(store, name)
     guard let secret = record.secret else { preconditionFailure("a collection has a secret") }
     let pass = PassID()
     let registration = try PassRegistration.begin(
-      store, pass, note: "heal of \(name) (process \(getpid()))")
+      store, pass, note: LockNote("heal", of: name).description)
     defer { registration.release() }
     let segments = SegmentWriter(store, pass)
     var writer = RecordWriter(store, secret, segments)

@@ -32,6 +32,8 @@ public struct PointDescription: Sendable {
 
   public let point: RestorePoint
   public let disks: [Disk]
+  /// What protects it against deletion, or nil when nothing does.
+  public let protection: Protection?
 }
 
 extension SnapshotEngine {
@@ -68,24 +70,22 @@ extension SnapshotEngine {
       }
       disks.append(PointDescription.Disk(disk: disk, layers: layers))
     }
-    return PointDescription(point: point, disks: disks)
+    return PointDescription(
+      point: point, disks: disks, protection: protection(of: point.collection, point.id))
   }
 
   /// Removes restore points. Others don't change; the space comes back with ``collectGarbage(dryRun:dropsUnfinished:stop:)``.
   ///
-  /// - Returns: the ids that were removed.
-  /// - Throws: `busy` when a point is being read or continued; those before it are removed.
+  /// - Returns: what was removed, each point once.
+  /// - Throws: `refused` when one of them is protected; `busy` when a point is being read or continued; those
+  ///   before it are removed.
   @discardableResult
-  public func delete(_ references: [PointReference]) throws(StrobeError) -> [String] {
-    // All are looked up before the first is removed: `web@latest web@-1` means two points.
-    var points: [(collection: String, id: String)] = []
-    for reference in references {
-      let id = try resolve(reference)
-      if !points.contains(where: { $0.collection == reference.collection && $0.id == id }) {
-        points.append((reference.collection, id))
-      }
-    }
+  public func delete(
+    _ references: [PointReference]
+  ) throws(StrobeError) -> [(collection: String, id: String)] {
+    let points = try resolveAll(references)
+    for point in points { try repository.checkUnprotected(point.collection, point.id) }
     for point in points { try repository.delete(point.collection, point.id) }
-    return points.map(\.id)
+    return points.map { ($0.collection, $0.id) }
   }
 }

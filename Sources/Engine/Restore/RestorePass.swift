@@ -231,7 +231,7 @@ private struct TargetSink: ~Copyable, ChunkSink {
   }
 
   mutating func failed(_ position: Int, _ error: StrobeError) throws(StrobeError) {
-    guard error.isDamage || error.reason == .notFound else { throw error }
+    guard error.isUnreadable || error.reason == .notFound else { throw error }
     let offset = pass.chain.geometry.offset(of: position)
     let end = offset + pass.chain.geometry.length(of: position)
     throw error.explained(

@@ -31,7 +31,10 @@ final class CollectionSession {
       remembered: known?.disks ?? [], options, collection: name)
     let remembered = known?.disks.map(\.name) ?? []
     let sources = try DiskSelection.open(disks, isRemembered: remembered.contains)
-    let record = known ?? CollectionRecord(name: name, chunkSize: chunkSize, disks: disks)
+    let record =
+      known
+      ?? CollectionRecord(
+        name: name, chunkSize: chunkSize, fingerprint: repository.defaultFingerprint, disks: disks)
     self.repository = repository
     self.record = record.remembering(disks)
     self.disks = disks
@@ -65,7 +68,7 @@ final class CollectionSession {
         return (point, lock)
       } catch {
         // Deleted meanwhile, or damaged since it was indexed: the one before will do.
-        if error.isDamage {
+        if error.isUnreadable {
           warnings.append("\(error.message); it is passed over")
           continue
         }
@@ -82,7 +85,7 @@ final class CollectionSession {
       return (try CollectionRecord.read(repository.store, name), false)
     } catch {
       if error.reason == .notFound && parent == nil { return (nil, false) }
-      guard error.isDamage || error.reason == .notFound, let parent else { throw error }
+      guard error.isUnreadable || error.reason == .notFound, let parent else { throw error }
       warnings.append("\(error.message); it was made again from point \(parent.id)")
       return (CollectionRecord(recoveredFrom: parent), true)
     }

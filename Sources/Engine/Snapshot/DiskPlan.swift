@@ -29,6 +29,12 @@ struct DiskPlan: Sendable {
     }
     guard let parent else { return plan(nil, "first restore point of the collection") }
     if options.isFull { return plan(nil, "a full point was asked for") }
+    // A chunk that isn't stored again must be one that the new point's own key checks.
+    guard parent.secret == collection.secret else {
+      return plan(
+        nil, "the collection's fingerprints are made otherwise than the parent point's", warns: true
+      )
+    }
     guard let old = parent.disks.first(where: { $0.name == name }) else {
       return plan(nil, "disk \(name) is not in the parent point")
     }
@@ -47,7 +53,7 @@ struct DiskPlan: Sendable {
       return plan(ParentState(chain, table: table), nil)
     } catch {
       // Out of descriptors or memory says nothing of the parent.
-      guard error.isDamage || error.reason == .notFound || error.reason == .newerVersion
+      guard error.isUnreadable || error.reason == .notFound || error.reason == .newerVersion
       else { throw error }
       return plan(nil, "the parent's record can't be read: \(error.message)", warns: true)
     }

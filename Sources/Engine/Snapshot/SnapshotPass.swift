@@ -46,7 +46,7 @@ struct SnapshotPass {
   /// Runs the pass and commits its point.
   func run() throws(StrobeError) -> SnapshotOutcome {
     let registration = try PassRegistration.begin(
-      repository.store, pass, note: "snapshot of \(context.collection.name) (process \(getpid()))")
+      repository.store, pass, note: LockNote("snapshot", of: context.collection.name).description)
     defer { registration.release() }
     let segments = SegmentWriter(
       repository.store, pass, rollover: context.options.segmentRollover)
@@ -161,7 +161,7 @@ struct SnapshotPass {
       try Keyframe.write(repository.store, id, of: chain, stop: stop)
       return id
     } catch {
-      guard error.isDamage || error.reason == .notFound else { throw error }
+      guard error.isUnreadable || error.reason == .notFound else { throw error }
       try repository.store.remove(id.layerName)
       return nil
     }

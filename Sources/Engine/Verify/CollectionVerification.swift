@@ -90,7 +90,7 @@ struct CollectionVerification {
         groups[point.fingerprintSecret]?.facts.append(PointFacts(point))
       } catch {
         if error.reason == .notFound { continue }
-        guard error.isDamage || error.errno == EIO || error.reason == .newerVersion else {
+        guard error.isUnreadable || error.reason == .newerVersion else {
           throw error
         }
         report.damage.append(
@@ -216,7 +216,7 @@ struct CollectionVerification {
       do throws(StrobeError) {
         facts.append(PointFacts(try RestorePoint.read(store, collection, summary.id)))
       } catch {
-        guard error.reason == .notFound || error.isDamage || error.errno == EIO else { throw error }
+        guard error.reason == .notFound || error.isUnreadable else { throw error }
       }
     }
     let disks = CollectionHistory(name: collection, facts).disks.map { disk in

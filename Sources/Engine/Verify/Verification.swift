@@ -124,7 +124,7 @@ extension SnapshotEngine {
         let point = try RestorePoint.read(store, collection, summary.id)
         if try isVerified(point, record) { return summary.id }
       } catch {
-        guard error.reason == .notFound || error.isDamage else { throw error }
+        guard error.reason == .notFound || error.isUnreadable else { throw error }
       }
     }
     return nil

@@ -126,7 +126,8 @@ struct FreezeRecordContent {
     else { return nil }
     boot = String(lines[1].dropFirst(5))
     self.process = process
-    mountPoint = String(lines[3].dropFirst(6).dropLast())
+    // By bytes: as characters, a carriage return that ends the path would be part of the line end.
+    mountPoint = String(decoding: lines[3].utf8.dropFirst(6).dropLast(), as: UTF8.self)
   }
 
   /// What it begins with when nothing is frozen yet.

@@ -62,7 +62,7 @@ struct GuardianConfiguration: Equatable {
       String(decoding: $0, as: UTF8.self)
     }[...]
     guard fields.popFirst() == Self.version, let count = fields.popFirst().flatMap({ Int($0) }),
-      let limit = fields.popFirst().flatMap({ Int($0) }), count >= 0, fields.count >= 2 * count
+      let limit = fields.popFirst().flatMap({ Int($0) }), count >= 0, count <= fields.count / 2
     else { return nil }
     places = (0..<count).map { _ in
       Place(recordPath: fields.removeFirst(), isStale: fields.removeFirst() == "stale")
@@ -77,8 +77,9 @@ struct GuardianConfiguration: Equatable {
     else { return nil }
     var environment: [String: String] = [:]
     for field in fields {
-      let halves = field.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-      if halves.count == 2 { environment[String(halves[0])] = String(halves[1]) }
+      // By bytes: as characters, an accent that begins the value would be part of the equals sign.
+      guard let equals = field.utf8.firstIndex(of: UInt8(ascii: "=")) else { continue }
+      environment[String(field[..<equals])] = String(field[field.utf8.index(after: equals)...])
     }
     postThaw = HookCommand(
       program: program, environment: environment, limitMilliseconds: hookLimit, retries: retries)

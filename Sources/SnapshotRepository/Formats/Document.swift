@@ -8,8 +8,10 @@ package import Platform
 //   }
 
 package enum Document {
-  /// The version that this program writes and the newest that it reads.
+  /// The version that this program writes unless a document has what only a newer one has.
   package static let format = 1
+  /// The newest that it reads. 2: fingerprints of another kind than XXH3.
+  package static let newestFormat = 2
   package static let sizeLimit = 64 << 20
 
   private static let checksumLead = ",\n  \"checksum\" : \"xxh3-64:"
@@ -55,9 +57,10 @@ package enum Document {
     else {
       throw .damaged(name, expected: "a document with a format", found: "none")
     }
-    guard version.format <= format else {
+    guard version.format <= newestFormat else {
       throw StrobeError(
-        .newerVersion, "\(name) has format \(version.format), this Strobe reads up to \(format)",
+        .newerVersion,
+        "\(name) has format \(version.format), this Strobe reads up to \(newestFormat)",
         advice: "use a newer Strobe")
     }
     do {

@@ -108,7 +108,7 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     return String(repeating: "0", count: max(0, digits - text.count)) + text
   }
 
-  private static func floored(_ value: Int, by divisor: Int) -> (Int, Int) {
+  static func floored(_ value: Int, by divisor: Int) -> (Int, Int) {
     let rest = ((value % divisor) + divisor) % divisor
     return (value / divisor - (value % divisor < 0 ? 1 : 0), rest)
   }
@@ -121,7 +121,7 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     return era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear - 719_468
   }
 
-  private static func date(daysSince1970 days: Int) -> (Int, Int, Int) {
+  static func date(daysSince1970 days: Int) -> (Int, Int, Int) {
     let (era, dayOfEra) = floored(days + 719_468, by: 146_097)
     let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
     let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)

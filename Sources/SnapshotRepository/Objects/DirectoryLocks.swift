@@ -14,9 +14,12 @@ extension DirectoryStore {
     return lock
   }
 
-  package func removeUnlessHeld(_ name: String) throws(StrobeError) -> Bool {
+  package func removeUnlessHeld(
+    _ name: String, check: () throws(StrobeError) -> Void
+  ) throws(StrobeError) -> Bool {
     guard let lock = try existing(name, exclusive: true) else { return false }
     defer { lock.release() }
+    try check()
     try remove(name)
     return true
   }

@@ -43,10 +43,15 @@ package protocol ObjectStore: Sendable {
   /// - Throws: `notFound` when there is none.
   func hold(_ name: String) throws(StrobeError) -> any StoreLock
 
-  /// Removes an object, durably, unless somebody holds it.
-  /// - Returns: false when it is held.
-  /// - Throws: `notFound` when there is none.
-  func removeUnlessHeld(_ name: String) throws(StrobeError) -> Bool
+  /// Removes an object, durably, unless somebody holds it or `check` throws.
+  ///
+  /// - Parameter check: called when nobody holds the object and nobody can begin to; what a holder did
+  ///   before it let go is seen.
+  /// - Returns: false when it is held; `check` isn't called then.
+  /// - Throws: `notFound` when there is none; what `check` throws.
+  func removeUnlessHeld(
+    _ name: String, check: () throws(StrobeError) -> Void
+  ) throws(StrobeError) -> Bool
 
   /// Replaces an object by `bytes`, whole and durable, unless somebody holds it. Who opened it before
   /// goes on reading what was there.
@@ -123,6 +128,10 @@ package protocol StoreLock: AnyObject, Sendable {
 }
 
 extension ObjectStore {
+  package func removeUnlessHeld(_ name: String) throws(StrobeError) -> Bool {
+    try removeUnlessHeld(name) { () throws(StrobeError) in }
+  }
+
   package func exists(_ name: String) throws(StrobeError) -> Bool {
     do throws(StrobeError) {
       _ = try open(name)

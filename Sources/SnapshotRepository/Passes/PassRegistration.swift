@@ -45,14 +45,19 @@ package enum PassRegistration {
   @discardableResult
   package static func sweep(_ store: any ObjectStore) throws(StrobeError) -> Int {
     var dead: [(pass: PassID, lock: any StoreLock)] = []
+    let cleaning = LockNote("cleaning up after a killed pass").description
     for name in try store.names(in: folder) where dead.count < sweepLimit {
       let isPass = name.hasPrefix("pass-")
       guard isPass || name.hasPrefix("commit-"),
         let pass = PassID(name.dropFirst(isPass ? 5 : 7)),
         // Taken over, never made: a pass that went on since the names were read is alive or done.
-        let lock = try store.takeOver(lock: "\(folder)/\(name)", note: "cleaning up after it")
+        let lock = try store.takeOver(lock: "\(folder)/\(name)", note: cleaning)
       else { continue }
-      if isPass { dead.append((pass, lock)) } else { lock.release() }
+      // One that is just being registered may be caught between the file's making and its lock: it has
+      // no objects, and must not wait for all points to be read.
+      var isWanted = isPass
+      if isWanted { isWanted = try hasObjects(store, pass) }
+      if isWanted { dead.append((pass, lock)) } else { lock.release() }
     }
     guard !dead.isEmpty else { return 0 }
     // Dead, then journals, then points: see `PassJournal.swift`.
@@ -68,6 +73,16 @@ package enum PassRegistration {
       lock.release()
     }
     return removed
+  }
+
+  private static func hasObjects(_ store: any ObjectStore, _ pass: PassID) throws(StrobeError)
+    -> Bool
+  {
+    for folder in ["layers", "segments"] {
+      let names = try store.names(in: "\(folder)/\(hexadecimal(pass.bytes[..<1]))")
+      if names.contains(where: { $0.hasPrefix(pass.description) }) { return true }
+    }
+    return false
   }
 
   /// Dead passes that one sweep holds; the rest is left to the next.

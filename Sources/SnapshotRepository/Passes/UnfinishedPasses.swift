@@ -46,7 +46,10 @@ package enum UnfinishedPasses {
         removed.formUnion(places.map(\.pass))
         continue
       }
-      guard let lock = try store.lock("locks/writer-\(collection)", note: "gc") else { continue }
+      guard
+        let lock = try store.lock(
+          "locks/writer-\(collection)", note: LockNote("gc", of: collection).description)
+      else { continue }
       defer { lock.release() }
       for place in places {
         try repository.removeJournal(place)

@@ -34,6 +34,16 @@ package enum Names {
     return nil
   }
 
+  /// Whether a name that a document gives to a disk stays in the folder where files are named after it, and
+  /// is no other disk's.
+  static func areFiles(_ names: [String]) -> Bool {
+    Set(names).count == names.count
+      && names.allSatisfy {
+        !$0.isEmpty && $0 != "." && $0 != ".." && !$0.utf8.contains(UInt8(ascii: "/"))
+          && !$0.utf8.contains(0)
+      }
+  }
+
   /// A name for a message: what a terminal would act on is shown as an escape, and it is cut short.
   package static func quoted(_ name: String) -> String {
     var text = ""

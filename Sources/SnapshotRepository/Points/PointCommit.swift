@@ -15,8 +15,15 @@ extension Repository {
   }
 
   /// Removes a restore point. Others don't change: each names its layers itself.
+  ///
+  /// - Throws: `busy` when it is held, `refused` when it is protected.
   package func delete(_ collection: String, _ id: String) throws(StrobeError) {
-    guard try store.removeUnlessHeld(RestorePoint.objectName(collection, id)) else {
+    let isRemoved = try store.removeUnlessHeld(RestorePoint.objectName(collection, id)) {
+      () throws(StrobeError) in
+      // Only now: who protects a point holds it, so a protection is there before our lock or never.
+      try checkUnprotected(collection, id)
+    }
+    guard isRemoved else {
       throw StrobeError(
         .busy, "\(collection)@\(id.prefix(12)) is being read or continued by another command",
         advice: "wait for it and try again")

@@ -10,6 +10,8 @@ package struct PointIndex: Sendable {
   package let points: [PointSummary]
   /// Documents that are there but can't be read: why.
   package let unreadable: [StrobeError]
+  /// The ids of these.
+  package let unreadableIDs: [String]
 
   private static let magic: [UInt8] = Array("STRBPIDX".utf8)
 
@@ -24,6 +26,7 @@ package struct PointIndex: Sendable {
     var points: [PointSummary] = []
     points.reserveCapacity(ids.count)
     var unreadable: [StrobeError] = []
+    var unreadableIDs: [String] = []
     var fresh = 0
     for id in ids {
       if let known = cached[String(id)] {
@@ -41,12 +44,19 @@ package struct PointIndex: Sendable {
           throw error
         }
         unreadable.append(error)
+        unreadableIDs.append(String(id))
+      }
+    }
+    let protected = Set(names.compactMap(PointProtection.point))
+    if !protected.isEmpty {
+      for index in points.indices {
+        points[index].isProtected = protected.contains(points[index].id)
       }
     }
     points.sort { ($0.sequence, $0.created, $0.id) < ($1.sequence, $1.created, $1.id) }
     // Now and then, so that a snapshot an hour doesn't write the whole list every hour.
     if fresh >= 32 || cached.count > points.count + 32 { keep(points, repository, collection) }
-    return PointIndex(points: points, unreadable: unreadable)
+    return PointIndex(points: points, unreadable: unreadable, unreadableIDs: unreadableIDs)
   }
 
   private static func path(_ repository: Repository, _ collection: String) -> String {

@@ -1,3 +1,4 @@
+import ChangeDetection
 import Platform
 
 /// What a list shows of a restore point.
@@ -17,6 +18,16 @@ public struct PointSummary: Codable, Sendable, Equatable {
   /// Bytes added to the segments.
   public let storedBytes: Int
   public let freezeWindowMilliseconds: Double?
+  /// How its fingerprints are made, a ``FingerprintKind``; nil: `xxh3-128`.
+  public let fingerprint: String?
+  /// Whether `delete` and `prune` leave it alone. No part of the point: may change.
+  public package(set) var isProtected = false
+
+  private enum CodingKeys: String, CodingKey {
+    case collection, id, sequence, created, consistency, diskCount, size, changedBytes, storedBytes
+    case freezeWindowMilliseconds, fingerprint
+    case isProtected = "protected"
+  }
 
   package init(_ point: RestorePoint) {
     collection = point.collection
@@ -29,6 +40,7 @@ public struct PointSummary: Codable, Sendable, Equatable {
     changedBytes = point.disks.reduce(0) { $0 + $1.changedBytes }
     storedBytes = point.disks.reduce(0) { $0 + $1.storedBytes }
     freezeWindowMilliseconds = point.freezeWindowMilliseconds
+    fingerprint = point.fingerprint
   }
 
   static let rowSize = 80
@@ -42,14 +54,18 @@ public struct PointSummary: Codable, Sendable, Equatable {
     }
     bytes.append(littleEndian: freezeWindowMilliseconds?.bitPattern ?? UInt64.max)
     bytes.append(littleEndian: UInt64(Consistency.allCases.firstIndex(of: consistency)!))
-    bytes.append(littleEndian: UInt64(0))
+    let kind = fingerprint.flatMap { FingerprintKind(rawValue: $0) } ?? .xxh3
+    bytes.append(littleEndian: UInt64(FingerprintKind.allCases.firstIndex(of: kind)!))
   }
 
   init?(row bytes: [UInt8], at offset: Int, collection: String) {
     func number(_ place: Int) -> Int { Int(bytes.littleEndian(at: offset + place, as: Int64.self)) }
     let level = number(64)
+    let window: UInt64 = bytes.littleEndian(at: offset + 56)
+    let milliseconds = window == .max ? nil : Double(bitPattern: window)
     guard 1..<(Int.max >> 8) ~= number(16), Consistency.allCases.indices.contains(level),
-      number(72) == 0
+      FingerprintKind.allCases.indices.contains(number(72)),
+      [32, 40, 48].allSatisfy({ number($0) >= 0 }), milliseconds.map(RestorePoint.isTime) ?? true
     else { return nil }
     self.collection = collection
     id = hexadecimal(bytes[offset..<(offset + PassID.byteCount)])
@@ -59,8 +75,9 @@ public struct PointSummary: Codable, Sendable, Equatable {
     size = number(32)
     changedBytes = number(40)
     storedBytes = number(48)
-    let window: UInt64 = bytes.littleEndian(at: offset + 56)
-    freezeWindowMilliseconds = window == .max ? nil : Double(bitPattern: window)
+    freezeWindowMilliseconds = milliseconds
     consistency = Consistency.allCases[level]
+    let kind = FingerprintKind.allCases[number(72)]
+    fingerprint = kind == .xxh3 ? nil : kind.rawValue
   }
 }

@@ -119,6 +119,8 @@ public struct RestorePoint: Codable, Sendable, Equatable {
   public let hooks: [HookRecord]?
   /// Bytes.
   public let chunkSize: Int
+  /// A ``FingerprintKind``; nil: `xxh3-128`.
+  public let fingerprint: String?
   /// What keys the fingerprints, 384 hexadecimal digits: here so that a point needs no other document.
   package let fingerprintSecret: String
   public internal(set) var disks: [DiskRestorePoint]
@@ -131,7 +133,7 @@ public struct RestorePoint: Codable, Sendable, Equatable {
     freezeWindowMilliseconds: Double?, frozen: [FrozenFileSystem]? = nil,
     hooks: [HookRecord]? = nil, disks: [DiskRestorePoint], writer: String
   ) {
-    format = Document.format
+    format = collection.format
     self.id = id
     self.collection = collection.name
     collectionID = collection.id
@@ -145,6 +147,8 @@ public struct RestorePoint: Codable, Sendable, Equatable {
     self.frozen = frozen
     self.hooks = hooks
     chunkSize = collection.chunkSize
+    fingerprint =
+      collection.fingerprint == FingerprintKind.xxh3.rawValue ? nil : collection.fingerprint
     fingerprintSecret = collection.fingerprintSecret
     self.disks = disks
     self.writer = writer
@@ -155,7 +159,7 @@ public struct RestorePoint: Codable, Sendable, Equatable {
   }
 
   package var secret: FingerprintSecret? {
-    bytes(hexadecimal: fingerprintSecret).flatMap(FingerprintSecret.init)
+    FingerprintSecret(hexadecimal: fingerprintSecret, kind: fingerprint, format: format)
   }
 
   /// Reads the document of a point and checks that it is the one that was asked for.
@@ -168,7 +172,7 @@ public struct RestorePoint: Codable, Sendable, Equatable {
     guard point.id == id, point.collection == collection, point.secret != nil,
       ChunkGeometry.isValid(chunkSize: point.chunkSize), point.sequence >= 1,
       point.sequence < largestNumber, !point.disks.isEmpty, point.disks.allSatisfy(\.makesSense),
-      Set(point.disks.map(\.name)).count == point.disks.count, point.sumsFit
+      Names.areFiles(point.disks.map(\.name)), point.sumsFit, point.timesFit
     else {
       throw .damaged(name, expected: "restore point \(id) of \(collection)", found: "other fields")
     }
@@ -177,6 +181,17 @@ public struct RestorePoint: Codable, Sendable, Equatable {
 
   /// No number of a document is as large.
   fileprivate static let largestNumber = Int.max >> 8
+
+  /// Whether `milliseconds` is a time that can be shown: no number of a document is larger.
+  static func isTime(_ milliseconds: Double) -> Bool { 0..<Double(largestNumber) ~= milliseconds }
+
+  private var timesFit: Bool {
+    let times =
+      (freezeWindowMilliseconds.map { [$0] } ?? []) + (frozen ?? []).map(\.freezeMilliseconds)
+      + (hooks ?? []).map(\.milliseconds)
+    return times.allSatisfy(Self.isTime)
+      && (hooks ?? []).allSatisfy { 0..<Self.largestNumber ~= $0.attempts }
+  }
 
   /// Whether the sums over all disks that a list shows fit 64 bits.
   private var sumsFit: Bool {
@@ -193,9 +208,10 @@ public struct RestorePoint: Codable, Sendable, Equatable {
 
 extension DiskRestorePoint {
   fileprivate var makesSense: Bool {
-    let numbers = [size, changedChunks, clearedChunks, changedBytes, storedBytes, readBytes]
+    let numbers = [
+      size, logicalSectorSize, changedChunks, clearedChunks, changedBytes, storedBytes, readBytes,
+    ]
     return numbers.allSatisfy { 0..<RestorePoint.largestNumber ~= $0 } && size % 512 == 0
-      && !name.isEmpty && name != "." && name != ".." && !name.utf8.contains(UInt8(ascii: "/"))
       && !layers.isEmpty && layers.allSatisfy { ObjectID($0) != nil }
   }
 

@@ -53,7 +53,7 @@ package enum GarbageCollection {
     _ repository: Repository, _ options: Options = Options(), stop: CancellationFlag
   ) throws(StrobeError) -> Outcome {
     let store = repository.store
-    guard let lock = try store.lock("locks/gc", note: "gc") else {
+    guard let lock = try store.lock("locks/gc", note: LockNote("gc").description) else {
       throw StrobeError(.busy, "another gc is running", advice: "wait for it")
     }
     defer { lock.release() }
@@ -152,6 +152,13 @@ package enum GarbageCollection {
     }
     for collection in try repository.collections() {
       try store.removeLeftovers(in: "cache/\(collection)")
+      for name in try store.names(in: "collections/\(collection)") {
+        // Whoever protects a point holds it: a protection never appears after its point is gone.
+        guard let point = PointProtection.point(name),
+          try !store.exists(RestorePoint.objectName(collection, point))
+        else { continue }
+        try store.remove("collections/\(collection)/\(name)")
+      }
     }
   }
 }

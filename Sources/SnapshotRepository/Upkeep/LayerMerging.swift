@@ -91,7 +91,8 @@ struct LayerMerging {
     _ merges: [LayerMerge], _ collection: String, _ outcome: inout GarbageCollection.Outcome
   ) throws(StrobeError) {
     let pass = PassID()
-    let registration = try PassRegistration.begin(store, pass, note: "gc of \(collection)")
+    let registration = try PassRegistration.begin(
+      store, pass, note: LockNote("gc", of: collection).description)
     defer { registration.release() }
     var merged: [(LayerMerge, ObjectID)] = []
     do throws(StrobeError) {
@@ -123,7 +124,9 @@ struct LayerMerging {
   private func publish(
     _ merge: LayerMerge, _ id: ObjectID, _ collection: String
   ) throws(StrobeError) -> Bool {
-    guard let lock = try store.lock("locks/writer-\(collection)", note: Repository.upkeepNote)
+    guard
+      let lock = try store.lock(
+        "locks/writer-\(collection)", note: LockNote("gc", of: collection).description)
     else {
       return false
     }

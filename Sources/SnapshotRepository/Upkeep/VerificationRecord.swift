@@ -111,7 +111,7 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
     _ store: any ObjectStore, _ name: String
   ) throws(StrobeError) -> any StoreLock {
     for _ in 0..<300 {
-      if let lock = try store.lock(name, note: "verification") { return lock }
+      if let lock = try store.lock(name, note: LockNote("verify").description) { return lock }
     }
     throw StrobeError(
       .busy, "what was verified is being written down by another command", advice: "try again")

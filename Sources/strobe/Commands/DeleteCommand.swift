@@ -9,7 +9,8 @@ enum DeleteCommand: Command {
     name: "delete", summary: "Remove restore points; others don't change",
     discussion: """
       The space comes back with 'strobe gc' as far as no later point builds on it: a later point needs \
-      what it shares with this one. A chain is renewed after at most 32 points.
+      what it shares with this one. A chain is renewed after at most 32 points. \
+      Protected points are refused (strobe unprotect); strobe prune deletes by rules.
       """,
     arguments: [points],
     examples: [
@@ -24,11 +25,9 @@ enum DeleteCommand: Command {
     let references = try values[points].map { text throws in try PointReference(text) }
     let deleted = try engine.delete(references)
     if values[Common.json] {
-      try Console.print(json: Output(deleted: deleted))
+      try Console.print(json: Output(deleted: deleted.map(\.id)))
     } else if !values[Common.quiet] {
-      for (id, reference) in zip(deleted, references) {
-        Console.print("Deleted \(reference.collection)@\(id.prefix(12)).")
-      }
+      for point in deleted { Console.print("Deleted \(point.collection)@\(point.id.prefix(12)).") }
     }
     return 0
   }

@@ -42,7 +42,7 @@ enum ListCommand: Command {
 
   private static func print(_ listings: [CollectionListing], quiet: Bool) {
     var table = Table(
-      ["POINT", "TIME", "CONSISTENCY", "DISKS", "SIZE", "CHANGED", "STORED"],
+      ["POINT", "TIME", "CONSISTENCY", "DISKS", "SIZE", "CHANGED", "STORED", ""],
       rightAligned: [3, 4, 5, 6])
     for listing in listings {
       for point in listing.points {
@@ -50,6 +50,8 @@ enum ListCommand: Command {
           "\(point.collection)@\(point.id.prefix(12))", point.created.description,
           point.consistency.rawValue, "\(point.diskCount)", Units.size(point.size),
           Units.size(point.changedBytes), Units.size(point.storedBytes),
+          [point.fingerprint, point.isProtected ? "protected" : nil].compactMap { $0 }.joined(
+            separator: ", "),
         ])
       }
     }

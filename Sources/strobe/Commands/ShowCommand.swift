@@ -17,7 +17,7 @@ enum ShowCommand: Command {
     let reference = try PointReference(values[point])
     let description = try Common.engine(values).describe(reference)
     if values[Common.json] {
-      try Console.print(json: PointJSON(description.point, layers: description.disks.map(\.layers)))
+      try Console.print(json: PointJSON(description.point, described: description))
     } else {
       print(description)
     }
@@ -47,8 +47,18 @@ enum ShowCommand: Command {
           + "\(Units.number(system.freezeMilliseconds, digits: 1)) ms")
     }
     for hook in point.hooks ?? [] { print(hook) }
-    Console.print("Chunks         \(Units.size(point.chunkSize))")
+    if let protection = description.protection { print(protection) }
+    Console.print(
+      "Chunks         \(Units.size(point.chunkSize))"
+        + (point.fingerprint.map { ", fingerprints by \($0)" } ?? ""))
     for disk in description.disks { print(disk) }
+  }
+
+  private static func print(_ protection: Protection) {
+    Console.print(
+      "Protected      "
+        + (protection.since.map { "since \($0)" } ?? "by a document that can't be read")
+        + (protection.note.map { ": \(Console.visible($0))" } ?? ""))
   }
 
   private static func print(_ hook: HookRecord) {

@@ -41,17 +41,26 @@ struct PointJSON: Encodable {
   let frozen: [FrozenFileSystem]?
   let hooks: [HookRecord]?
   let chunkSize: Int
+  /// Only where it isn't `xxh3-128`.
+  let fingerprint: String?
   let writer: String
   let disks: [Disk]
   let seconds: Double?
   let adoptedBytes: Int?
   let warnings: [String]?
   let healedChunks: Int?
+  /// Nil where nothing was asked of it: a point that was just taken isn't protected.
+  let protected: Bool?
+  let protection: Protection?
+
+  struct Protection: Encodable {
+    let since: String?
+    let note: String?
+  }
 
   init(
     _ point: RestorePoint, seconds: Double? = nil, adoptedBytes: Int? = nil,
-    warnings: [String]? = nil, healedChunks: Int? = nil,
-    layers: [[PointDescription.Layer]]? = nil
+    warnings: [String]? = nil, healedChunks: Int? = nil, described: PointDescription? = nil
   ) {
     collection = point.collection
     id = point.id
@@ -65,13 +74,18 @@ struct PointJSON: Encodable {
     frozen = point.frozen
     hooks = point.hooks
     chunkSize = point.chunkSize
+    fingerprint = point.fingerprint
     writer = point.writer
     self.seconds = seconds
     self.adoptedBytes = adoptedBytes
     self.warnings = warnings
     self.healedChunks = healedChunks
+    protected = described.map { $0.protection != nil }
+    protection = described?.protection.map {
+      Protection(since: $0.since?.description, note: $0.note)
+    }
     disks = point.disks.enumerated().map { index, disk in
-      let described = layers?[index].map {
+      let described = described?.disks[index].layers.map {
         Layer(
           id: $0.id, isKeyframe: $0.isKeyframe, changedChunks: $0.changedChunks,
           storedChunks: $0.storedChunks, size: $0.size)

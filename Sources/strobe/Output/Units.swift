@@ -90,6 +90,7 @@ struct Table {
         text += column == cells.count - 1 ? cell : cell + blanks
       }
     }
+    while text.last == " " { text.removeLast() }
     return text
   }
 }

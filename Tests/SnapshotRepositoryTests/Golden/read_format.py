@@ -4,6 +4,7 @@
 usage: read_format.py REPOSITORY COLLECTION POINT-ID DISK OUTPUT
 """
 import ctypes
+import hashlib
 import json
 import os
 import struct
@@ -42,7 +43,8 @@ def document(*path):  # section 3
     need(tail.startswith(b',\n  "checksum" : "xxh3-64:') and tail.endswith(b'"\n}\n'), path[-1])
     checksum(data[:-46], int(tail[26:42], 16), path[-1])
     value = json.loads(data)
-    need(value["format"] == 1, path[-1] + " format")
+    need(value["format"] in (1, 2), path[-1] + " format")
+    need(value["format"] == 2 or value.get("fingerprint") in (None, "xxh3-128"), path[-1] + " format")
     return value
 
 
@@ -124,7 +126,7 @@ class Layer:  # section 6
         need(rank == stored, name + " stored count")
 
 
-def content(repository, segment, fingerprint, length, offset, size, secret):  # section 5
+def content(repository, segment, fingerprint, length, offset, size, secret, kind):  # section 5
     data = read(repository, "segments", segment[:2], segment)
     magic, version, zero, identity = struct.unpack_from("<8sII16s", data)
     need((magic, version, zero, identity.hex()) == (b"STRBSEGM", 1, 0, segment), segment)
@@ -137,10 +139,17 @@ def content(repository, segment, fingerprint, length, offset, size, secret):  # 
     plain = lz4_block(body, size) if encoding == 1 else body
     need(len(plain) == size and any(plain), segment)
     plain = bytes(plain)
-    keyed = xxhash.XXH3_128bits_withSecret(plain, len(plain), secret, len(secret))
-    low = keyed.low or (1 if keyed.high == 0 else 0)
-    need(struct.pack("<QQ", low, keyed.high) == fingerprint, segment + " fingerprint")
+    need(fingerprint_of(plain, secret, kind) == fingerprint, segment + " fingerprint")
     return plain
+
+
+def fingerprint_of(plain, secret, kind):  # section 4
+    if kind == "sha256-128":
+        mark = hashlib.sha256(secret[:64] + plain).digest()[:16]
+    else:
+        keyed = xxhash.XXH3_128bits_withSecret(plain, len(plain), secret, len(secret))
+        mark = struct.pack("<QQ", keyed.low, keyed.high)
+    return mark if any(mark) else struct.pack("<QQ", 1, 0)
 
 
 def main(repository, collection, identity, name, output):
@@ -163,13 +172,15 @@ def main(repository, collection, identity, name, output):
                 resolved[position] = found and (layer.segments[found[1]], found[0], found[2], found[3])
     secret = bytes.fromhex(point["fingerprintSecret"])
     need(len(secret) == 192, "the secret")
+    kind = point.get("fingerprint") or "xxh3-128"
+    need(kind in ("xxh3-128", "sha256-128"), "the kind of fingerprint")
     with open(output, "wb") as file:
         file.truncate(size)
         for position, found in resolved.items():
             if found:
                 file.seek(position * chunk)
                 length = min(chunk, size - position * chunk)
-                file.write(content(repository, *found, length, secret))
+                file.write(content(repository, *found, length, secret, kind))
 
 
 if __name__ == "__main__":
