@@ -44,7 +44,7 @@ struct PassJournalTests {
     #expect(try store.names(in: "locks") == [])
     #expect(try test.objects() == segments(pass))
     let outcome = try collect()
-    #expect(outcome.segments == 0 && outcome.bytes == 0 && outcome.unfinishedBytes == 128)
+    #expect(outcome.segments == 0 && outcome.bytes == 0 && outcome.unfinishedBytes >= 128)
     #expect(try test.objects() == segments(pass))
   }
 

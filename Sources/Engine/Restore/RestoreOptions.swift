@@ -21,6 +21,8 @@ public struct RestoreOptions: Sendable {
   public var overwritesSources = false
   /// Go on with an interrupted restore: what the targets hold is read, and only what differs is written.
   public var resumes = false
+  /// Go on where stored chunks are damaged: zeros are written in their place.
+  public var allowsDamage = false
   /// Threads; nil: one a processor.
   public var workerCount: Int?
 
@@ -38,6 +40,8 @@ public struct RestoreReport: Sendable {
     public let writtenBytes: Int
     /// Bytes that the target held already, zeros included; 0 unless a restore was gone on with.
     public let keptBytes: Int
+    /// Bytes of the disk that are zeros because what was stored there is damaged; in order.
+    public let damagedRanges: [Range<Int>]
     /// Bytes of the target beyond the disk's end, which were left as they are.
     public let untouchedBytes: Int
   }

@@ -1,5 +1,6 @@
 import BlockDevices
 import ChangeDetection
+import Glibc
 import Platform
 import SnapshotRepository
 import Synchronization
@@ -30,19 +31,22 @@ final class RestorePass: Sendable {
   private let written = Atomic<Int>(0)
   private let kept = Atomic<Int>(0)
   private let resumes: Bool
+  let allowsDamage: Bool
+  private let damage = Mutex<[Range<Int>]>([])
 
   static let memoryBudget = 160 << 20
 
   init(
     _ repository: Repository, _ point: RestorePoint, _ disk: DiskRestorePoint, target: DiskTarget,
-    resumes: Bool, progress: Progress, stop: CancellationFlag
+    _ options: RestoreOptions, progress: Progress, stop: CancellationFlag
   ) throws(StrobeError) {
     guard let secret = point.secret else {
       preconditionFailure("a point that was read has a secret")
     }
     self.disk = disk
     self.secret = secret
-    self.resumes = resumes
+    resumes = options.resumes
+    allowsDamage = options.allowsDamage
     chain = try Chain(
       repository.store, layers: disk.layerIDs,
       geometry: ChunkGeometry(diskSize: disk.size, chunkSize: point.chunkSize))
@@ -57,6 +61,22 @@ final class RestorePass: Sendable {
 
   /// Bytes that were there before.
   var keptBytes: Int { kept.load(ordering: .relaxed) }
+
+  /// Bytes of the disk that could not be read, in order.
+  var damagedRanges: [Range<Int>] {
+    var ranges: [Range<Int>] = []
+    for range in damage.withLock({ $0.sorted { $0.lowerBound < $1.lowerBound } }) {
+      if let last = ranges.last, last.upperBound == range.lowerBound {
+        ranges[ranges.count - 1] = last.lowerBound..<range.upperBound
+      } else {
+        ranges.append(range)
+      }
+    }
+    return ranges
+  }
+
+  /// Zeros stand for what can't be read.
+  func note(damaged range: Range<Int>) { damage.withLock { $0.append(range) } }
 
   /// Whether there is something in the target that was worth the time.
   var hasContent: Bool { target.isResumed || writtenBytes > 0 }
@@ -93,7 +113,13 @@ final class RestorePass: Sendable {
     let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
     for group in 0..<geometry.groupCount {
       try stop.check()
-      try unsafe chain.resolve(group: group, into: map, scratch: scratch.bytes)
+      do throws(StrobeError) {
+        try unsafe chain.resolve(group: group, into: map, scratch: scratch.bytes)
+      } catch {
+        guard allowsDamage, error.isUnreadable else { throw error }
+        // All of it; `claim` notes it.
+        map.reset()
+      }
       let positions = geometry.positions(ofGroup: group)
       for position in positions where !map.isStored(position - positions.lowerBound) {
         let start = geometry.offset(of: position)
@@ -129,8 +155,15 @@ final class RestorePass: Sendable {
         (first % ChunkGeometry.wordsPerGroup)..<(first % ChunkGeometry.wordsPerGroup + words)
       var chunks: [PlannedChunk] = []
       var next = first + words
+      var isDamaged = false
       if chain.touches(group: group) {
-        chunks = try chain.resolved(group: group).plan(words: range, firstPosition: firstPosition)
+        do throws(StrobeError) {
+          chunks = try chain.resolved(group: group).plan(
+            words: range, firstPosition: firstPosition)
+        } catch {
+          guard allowsDamage, error.isUnreadable else { throw error }
+          isDamaged = true
+        }
       } else if !resumes {
         // Nothing in the rest of the group: one step over it, unless another worker went on already.
         let end = (group + 1) * ChunkGeometry.wordsPerGroup
@@ -141,6 +174,10 @@ final class RestorePass: Sendable {
       let firstOfStripe = first * ChunkGeometry.chunksPerWord
       let endOfStripe = min(next * ChunkGeometry.chunksPerWord, chain.geometry.chunkCount)
       let positions = firstOfStripe..<endOfStripe
+      if isDamaged {
+        let end = min(endOfStripe * chain.geometry.chunkSize, disk.size)
+        note(damaged: (firstOfStripe * chain.geometry.chunkSize)..<end)
+      }
       if resumes { return RestoreStripe(positions: positions, chunks: chunks) }
       let start = first * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize
       let end = min(next * ChunkGeometry.chunksPerWord * chain.geometry.chunkSize, disk.size)
@@ -233,10 +270,19 @@ private struct TargetSink: ~Copyable, ChunkSink {
   mutating func failed(_ position: Int, _ error: StrobeError) throws(StrobeError) {
     guard error.isUnreadable || error.reason == .notFound else { throw error }
     let offset = pass.chain.geometry.offset(of: position)
-    let end = offset + pass.chain.geometry.length(of: position)
+    let length = pass.chain.geometry.length(of: position)
+    let end = offset + length
+    if pass.allowsDamage {
+      pass.note(damaged: offset..<end)
+      let place = try unsafe place(for: position, length: length)
+      unsafe memset(place.baseAddress!, 0, length)
+      try completed(position)
+      return
+    }
     throw error.explained(
       "disk \(pass.disk.name), bytes \(offset) to \(end - 1): \(error.message)",
-      advice: "run strobe verify to see what is damaged; other points may still hold these bytes")
+      advice: "run strobe verify to see what is damaged; other points may still hold these bytes; with "
+        + "--allow-damaged zeros are written there")
   }
 
   mutating func flush() throws(StrobeError) {

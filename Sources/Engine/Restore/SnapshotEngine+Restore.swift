@@ -37,8 +37,7 @@ extension SnapshotEngine {
         do throws(StrobeError) {
           passes.append(
             try RestorePass(
-              repository, point, disk, target: open, resumes: options.resumes, progress: progress,
-              stop: stop))
+              repository, point, disk, target: open, options, progress: progress, stop: stop))
         } catch {
           open.abandon()
           throw error
@@ -54,7 +53,7 @@ extension SnapshotEngine {
     let reports = passes.map {
       RestoreReport.Disk(
         name: $0.disk.name, target: $0.target.path, size: $0.disk.size,
-        writtenBytes: $0.writtenBytes, keptBytes: $0.keptBytes,
+        writtenBytes: $0.writtenBytes, keptBytes: $0.keptBytes, damagedRanges: $0.damagedRanges,
         untouchedBytes: $0.target.size - $0.disk.size)
     }
     return RestoreReport(point: point, disks: reports, seconds: monotonicSeconds() - start)

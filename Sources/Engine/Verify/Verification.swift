@@ -134,6 +134,8 @@ extension SnapshotEngine {
     _ point: RestorePoint, _ record: VerificationRecord
   ) throws(StrobeError) -> Bool {
     let history = CollectionHistory(name: point.collection, [PointFacts(point)])
+    // A point without content needs no segment; it was looked at if something was since it was taken.
+    guard let last = record.lastChecked, last >= point.created else { return false }
     for disk in history.disks {
       for layer in disk.layers {
         for segment in try LayerReader(repository.store, layer).segments

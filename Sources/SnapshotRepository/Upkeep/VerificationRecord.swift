@@ -119,6 +119,9 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
 
   package func checked(_ segment: ObjectID) -> Timestamp? { segments[segment.description] }
 
+  /// When a segment was read back last.
+  package var lastChecked: Timestamp? { segments.values.max() }
+
   /// All that is needed of a segment was read back.
   package mutating func note(_ segment: ObjectID, checked: Timestamp) {
     segments[segment.description] = checked

@@ -16,6 +16,8 @@ enum RestoreCommand: Command {
     "overwrite-source", help: "Roll back: write to a disk that the collection is taken of")
   private static let resume = Flag(
     "resume", help: "Go on with an interrupted restore: read the targets, write only what differs")
+  private static let allowDamaged = Flag(
+    "allow-damaged", help: "Write zeros where what was stored is damaged, and list these bytes")
   private static let workers = Option(
     "workers", value: "N", help: "Threads; one a processor unless given")
 
@@ -28,7 +30,7 @@ enum RestoreCommand: Command {
       An interrupted restore leaves its file beside that name, as .NAME.strobe-partial; --resume goes on \
       with it, or with a device. Whatever is there is compared, so any point may be restored that way.
       """,
-    arguments: [point], options: [disk, directory, overwrite, overwriteSource, resume, workers],
+    arguments: [point], options: [disk, directory, overwrite, overwriteSource, resume, allowDamaged, workers],
     examples: [
       Example("strobe restore web@latest --disk os=/dev/vg/new --disk data=data.raw", ""),
       Example(
@@ -40,16 +42,23 @@ enum RestoreCommand: Command {
     exitStatuses: [
       ExitStatus(0, "Done"), ExitStatus(1, "Failed; a target may be half written"),
       ExitStatus(2, "Wrong usage"),
+      ExitStatus(3, "Done, but some bytes are zeros because they are damaged (--allow-damaged)"),
       ExitStatus(130, "Interrupted; a target may be half written"),
     ])
 
   private struct Output: Encodable {
+    struct Extent: Encodable {
+      let offset: Int
+      let length: Int
+    }
+
     struct Disk: Encodable {
       let name: String
       let target: String
       let size: Int
       let writtenBytes: Int
       let keptBytes: Int
+      let damagedRanges: [Extent]
       let untouchedBytes: Int
     }
 
@@ -77,6 +86,7 @@ enum RestoreCommand: Command {
     options.overwritesFiles = values[overwrite]
     options.overwritesSources = values[overwriteSource]
     options.resumes = values[resume]
+    options.allowsDamage = values[allowDamaged]
     options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
     let report = try run(engine, reference, targets, options, values)
     if values[Common.json] {
@@ -84,7 +94,19 @@ enum RestoreCommand: Command {
     } else if !values[Common.quiet] {
       print(report)
     }
-    return 0
+    return tellDamage(report) ? 3 : 0
+  }
+
+  /// - Returns: whether there is some.
+  private static func tellDamage(_ report: RestoreReport) -> Bool {
+    for disk in report.disks {
+      for range in disk.damagedRanges {
+        Console.error(
+          "disk \(disk.name), bytes \(range.lowerBound) to \(range.upperBound - 1) are zeros: what was stored "
+            + "there is damaged")
+      }
+    }
+    return report.disks.contains { !$0.damagedRanges.isEmpty }
   }
 
   /// Makes the directory of `--to`; the one above it must be there, so that a typing error shows.
@@ -145,7 +167,9 @@ enum RestoreCommand: Command {
       disks: report.disks.map {
         .init(
           name: $0.name, target: $0.target, size: $0.size, writtenBytes: $0.writtenBytes,
-          keptBytes: $0.keptBytes, untouchedBytes: $0.untouchedBytes)
+          keptBytes: $0.keptBytes,
+          damagedRanges: $0.damagedRanges.map { .init(offset: $0.lowerBound, length: $0.count) },
+          untouchedBytes: $0.untouchedBytes)
       }, seconds: report.seconds)
   }
 }

@@ -17,6 +17,10 @@ enum VerifyCommand: Command {
     help: "Stop after so long; the next verification goes on with what was checked longest ago: 30m"
   )
 
+  private static let againstSource = Flag(
+    "against-source",
+    help: "Compare the newest point of COLLECTION with its disks, which should be at rest")
+
   static let declaration = CommandDeclaration(
     name: "verify", summary: "Read everything back and check it",
     discussion: """
@@ -25,15 +29,16 @@ enum VerifyCommand: Command {
       and remembered: the next snapshot whose disk still holds the same content there stores it again, and \
       'strobe heal' gets it from another repository. Points that are not named are not affected.
       """,
-    arguments: [what], options: [sample, maxDuration, workers],
+    arguments: [what], options: [sample, maxDuration, againstSource, workers],
     examples: [
       Example("strobe verify", ""), Example("strobe verify web@latest", "What one point needs"),
       Example("strobe verify web --max-duration 30m", "A part every night, oldest first"),
       Example("strobe verify --sample 5%", "A quick look"),
+      Example("strobe verify web --against-source", "Is the newest point what the disks hold?"),
     ],
     exitStatuses: [
       ExitStatus(0, "Everything is as it was stored"),
-      ExitStatus(1, "Something is damaged, or it failed"),
+      ExitStatus(1, "Something is damaged or differs, or it failed"),
       ExitStatus(2, "Wrong usage"),
     ])
 
@@ -59,6 +64,13 @@ enum VerifyCommand: Command {
   static func run(_ values: ParsedValues) throws -> Int32 {
     let engine = try Common.engine(values)
     let options = try options(values)
+    if values[againstSource] {
+      guard let collection = values[what], !collection.contains("@") else {
+        throw UsageError(
+          "--against-source wants a COLLECTION", advice: "its newest point is compared")
+      }
+      return try SourceCheck.run(engine, collection, workers: options.workerCount, values)
+    }
     let report = try ProgressLine.during("verifying", values) { progress in
       guard let text = values[what], text.contains("@") else {
         return try engine.verify(
