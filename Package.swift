@@ -80,6 +80,24 @@ let package = Package(
       path: "Tests/Fuzzing/Parsers", swiftSettings: room),
     .testTarget(
       name: "FuzzingTests", dependencies: ["FuzzedParsers", "Platform"], swiftSettings: room),
+    // Stands between a test program and the C library: what links it can record, fail and fill.
+    .target(name: "FaultLayer", path: "Tests/FaultLayer"),
+    // Crashes of every operation at every step; run by `scripts/crash-states`.
+    .executableTarget(
+      name: "crash-states",
+      dependencies: [
+        "FaultLayer", "Engine", "SnapshotRepository", "ChangeDetection", "Platform", "TestSupport",
+      ],
+      path: "Tests/CrashStates", swiftSettings: room),
+    .target(name: "SimulationCalls", dependencies: ["FaultLayer"], path: "Tests/SimulationCalls"),
+    // Random commands against a model, each seed the same in every run: `scripts/simulate`.
+    .executableTarget(
+      name: "simulate",
+      dependencies: [
+        "Engine", "SnapshotRepository", "Platform", "CLinux", "FaultLayer", "SimulationCalls",
+        "TestSupport",
+      ],
+      path: "Tests/Simulation", swiftSettings: room),
     .testTarget(
       name: "PlatformTests", dependencies: ["Platform", "CLinux", "TestSupport"],
       swiftSettings: room),

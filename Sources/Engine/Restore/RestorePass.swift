@@ -281,7 +281,8 @@ private struct TargetSink: ~Copyable, ChunkSink {
     }
     throw error.explained(
       "disk \(pass.disk.name), bytes \(offset) to \(end - 1): \(error.message)",
-      advice: "run strobe verify to see what is damaged; other points may still hold these bytes; with "
+      advice:
+        "run strobe verify to see what is damaged; other points may still hold these bytes; with "
         + "--allow-damaged zeros are written there")
   }
 

@@ -17,6 +17,9 @@ final class CollectionSession {
   private let options: SnapshotOptions
   private(set) var warnings: [String]
 
+  /// More points than anybody deletes between two that stay.
+  private static let sequenceLeap = 1 << 20
+
   /// The collection's writer lock must be held.
   init(
     _ repository: Repository, _ name: String, _ options: SnapshotOptions
@@ -43,7 +46,10 @@ final class CollectionSession {
     self.warnings = warnings
     parentLock = lock
     mustWriteRecord = known != self.record || isRecovered
-    sequence = (index.points.last?.sequence ?? 0) + 1
+    // A point that can't be read has its place in the order, too. Nobody can tell which, for points after
+    // it may have been deleted: a leap passes it for sure.
+    let leap = index.unreadable.isEmpty ? 0 : Self.sequenceLeap
+    sequence = (index.points.last?.sequence ?? 0) + 1 + leap
     var plans: [DiskPlan] = []
     for (disk, source) in zip(disks, sources) {
       let plan = try DiskPlan.make(

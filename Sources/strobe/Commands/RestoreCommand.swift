@@ -30,7 +30,8 @@ enum RestoreCommand: Command {
       An interrupted restore leaves its file beside that name, as .NAME.strobe-partial; --resume goes on \
       with it, or with a device. Whatever is there is compared, so any point may be restored that way.
       """,
-    arguments: [point], options: [disk, directory, overwrite, overwriteSource, resume, allowDamaged, workers],
+    arguments: [point],
+    options: [disk, directory, overwrite, overwriteSource, resume, allowDamaged, workers],
     examples: [
       Example("strobe restore web@latest --disk os=/dev/vg/new --disk data=data.raw", ""),
       Example(

@@ -50,7 +50,8 @@ enum SourceCheck {
   private static func tell(_ disk: SourceReport.Disk, _ collection: String) {
     for range in disk.differences.prefix(shown) {
       Console.error(
-        "disk \(disk.name), bytes \(range.lowerBound) to \(range.upperBound - 1) of \(disk.source) differ")
+        "disk \(disk.name), bytes \(range.lowerBound) to \(range.upperBound - 1) of \(disk.source) differ"
+      )
     }
     guard !disk.differences.isEmpty else { return }
     let bytes = disk.differences.reduce(0) { $0 + $1.count }
@@ -58,7 +59,8 @@ enum SourceCheck {
       "disk \(disk.name): \(Units.size(bytes)) differ in "
         + Units.count(disk.differences.count, "range")
         + (disk.mayHaveBeenWritten
-          ? "; it was written to meanwhile" : "; it was written to since the point, or the point is wrong")
+          ? "; it was written to meanwhile"
+          : "; it was written to since the point, or the point is wrong")
         + ": for a proof freeze or unmount it, take a point, and compare again")
   }
 
