@@ -57,7 +57,6 @@ package enum GarbageCollection {
       throw StrobeError(.busy, "another gc is running", advice: "wait for it")
     }
     defer { lock.release() }
-    if !options.isDryRun { try PassRegistration.sweep(store) }
     var outcome = Outcome()
     do throws(StrobeError) {
       try LayerMerging(repository: repository, options: options, stop: stop).run(&outcome)
@@ -70,7 +69,11 @@ package enum GarbageCollection {
           + error.message,
         advice: "put that right, or delete the points that need it, and run gc again")
     }
-    if !options.isDryRun { try removeLeftovers(repository) }
+    if !options.isDryRun {
+      // Now that what dead passes left is gone, and counted: their registrations.
+      try PassRegistration.sweep(store)
+      try removeLeftovers(repository)
+    }
     return outcome
   }
 
