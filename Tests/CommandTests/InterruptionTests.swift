@@ -37,7 +37,7 @@ struct InterruptionTests {
     try shop.strobe("verify").expect(0)
     try shop.strobe("delete", "web@latest").expect(
       1, says: "is being read or continued", "try again")
-    try shop.strobe("gc").expect(0).prints("left because a snapshot is running")
+    try shop.strobe("gc").expect(0).prints("left because they are in use")
     first.signal(SIGCONT)
     #expect(first.wait() == 0)
     try shop.strobe("restore", "web@latest", "--disk", "os=\(shop.file("target"))").expect(0)

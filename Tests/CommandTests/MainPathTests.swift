@@ -150,11 +150,13 @@ struct MainPathTests {
     try shop.expectWhole()
     let plan = try shop.strobe("gc", "--dry-run", "--json").expect(0).json()
     let freed = try shop.strobe("gc", "--json").expect(0).json()
-    #expect(plan["bytes"].number == freed["bytes"].number)
+    // What merging makes a segment of nobody's is known only then: a block each.
+    let more = freed["bytes"].number! - plan["bytes"].number!
+    #expect(more >= 0 && more <= 4096 * freed["segments"].number!)
     // The newest point's chain still names the layers between; nothing that it needs may go.
     try shop.expectWhole()
     try shop.strobe("delete", "web@latest", "web@-1").expect(0)
-    try shop.strobe("gc").expect(0).prints("Freed 7.0 MiB")
+    try shop.strobe("gc").expect(0).prints("Freed 5.0 MiB")
     #expect(try shop.objects() == [])
     try shop.strobe("restore", "web@latest", "--to", shop.folder.path)
       .expect(1, says: "collection web has no restore points", "strobe snapshot web")

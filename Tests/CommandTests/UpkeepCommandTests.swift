@@ -122,10 +122,68 @@ struct UpkeepCommandTests {
     _ = disk
   }
 
+  @Test(
+    "A damaged layer keeps no point as verified, starts a new chain, and comes back from a copy")
+  func layerDamage() throws {
+    let (shop, _) = try shop(3)
+    try shop.strobe("verify").expect(0)
+    try Shell.run("cp", "-r", shop.strobe.repository, shop.file("copy"))
+    let id = shop.kept[2].point.dropFirst(4)
+    let layer = try #require(
+      try shop.objects().first { $0.contains("/layers/\(id.prefix(2))/\(id)") })
+    try shop.write([0x55], to: layer, at: 150)
+    try shop.strobe("verify").expect(1, says: "a damaged layer is got back with")
+    let plan = try shop.strobe("prune", "web", "--keep-last", "1", "--dry-run", "--json").expect(0)
+      .json()
+    let kept = plan["points"].list.map { $0["keptBy"].list.compactMap { $0.text } }
+    #expect(kept[1] == ["verified"], "\(kept)")
+    #expect(kept[2].contains("verified") == false)
+    try shop.strobe("heal").expect(3).expectOutput("0 of 1 damaged layer healed", "--from")
+    let point = try shop.strobe("snapshot", "web", "--json")
+    #expect(point.status == 0 && point.errors.contains("is damaged"))
+    try shop.strobe("restore", "web@latest", "--disk", "os=\(shop.file("new"))").expect(0)
+    expectSame(shop.file("new"), shop.file("os.raw"))
+    try shop.strobe("heal", "--from", shop.file("copy")).expect(0).expectOutput(
+      "1 of 1 damaged layer healed.")
+    try shop.strobe("verify").expect(0)
+    for kept in shop.kept {
+      let target = shop.file("target")
+      try shop.strobe("restore", kept.point, "--disk", "os=\(target)").expect(0)
+      expectSame(target, kept.copy)
+      try removeFile(target)
+    }
+  }
+
+  @Test("gc frees a repository that filled its file system") func fullStore() throws {
+    let folder = TemporaryDirectory(in: "/dev/shm")
+    try Shell.run("mount", "-t", "tmpfs", "-o", "size=5m", "strobe-test", folder.path)
+    defer { unmount(folder.path) }
+    let shop = try Workshop(seed: 71, repository: folder.file("repository"))
+    let disk = try shop.image("os.raw", 2 << 20)
+    try shop.snapshot("--disk", "os=\(disk)")
+    for round in 0..<3 {
+      try shop.write(shop.bytes(524_288), to: disk, at: round * 524_288)
+      try shop.snapshot()
+    }
+    try shop.write(shop.bytes(2 << 20), to: disk)
+    try shop.strobe("snapshot", "web").expect(1, says: "gc --drop-unfinished")
+    _ = try Shell.capture(["dd", "if=/dev/zero", "of=\(folder.file("fill"))", "bs=4k"])
+    for _ in 0..<2 { try shop.strobe("delete", "web@-1").expect(0) }
+    let result = try shop.strobe("gc", "--drop-unfinished", "--json")
+    #expect(result.status == 0, "\(result.errors)")
+    #expect(try result.json()["bytes"].number! > 1 << 20)
+    for kept in [shop.kept[0], shop.kept[3]] {
+      let target = shop.file("target")
+      try shop.strobe("restore", kept.point, "--disk", "os=\(target)").expect(0)
+      expectSame(target, kept.copy)
+      try removeFile(target)
+    }
+  }
+
   @Test("verify in parts goes on where it stopped; bad words are refused") func parts() throws {
     let (shop, _) = try shop(3)
-    let part = try shop.strobe("verify", "--max-duration", "0s", "--json").expect(0).json()
-    #expect(part["isCutShort"].flag == true && part["checkedSegments"].number == 0)
+    try shop.strobe("verify", "--max-duration", "0s").expect(2)
+    try shop.strobe("verify", "--sample", "0").expect(2, says: "reads nothing")
     try shop.strobe("verify", "--max-duration", "1h").expect(0).expectOutput(
       "everything is as it was")
     try shop.strobe("verify", "--sample", "0.5").expect(0)

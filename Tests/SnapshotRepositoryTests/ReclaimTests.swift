@@ -1,8 +1,9 @@
 import ChangeDetection
 import Platform
-import SnapshotRepository
 import TestSupport
 import Testing
+
+@testable import SnapshotRepository
 
 /// Random histories of two disks, with deletions and collections between, against plain copies and a naive
 /// idea of what is live.
@@ -212,5 +213,36 @@ struct ReclaimTests {
     let named = survey.segments(of: "web").live + survey.segments(of: "web").dead
     let all = try objects.reduce(0) { $0 + (try test.store.storage(of: $1).allocated) }
     #expect(named <= all && all <= named + survey.unnamedBytes)
+  }
+
+  @Test(
+    "a point that is committed, and a repair that names its segment, while gc runs lose nothing")
+  mutating func repairMeanwhile() throws {
+    var random = SeededGenerator(seed: 11)
+    try snapshot(&random, mayBranch: false)
+    // As far as gc comes before it frees: listed, asked who is alive, read all points.
+    let candidates = Set(try test.objects())
+    let history = try History.read(test.store, CancellationFlag())
+    for position in 0..<8 { now["a"]!.set(position, 5001 + UInt64(position) * 2) }
+    let point = try collection.add([("a", now["a"]!), ("b", now["b"]!)])
+    copies[point.id] = now
+    let old = PassID(collection.points[0].id)!.object(0)
+    let new = PassID(point.id)!.object(0)
+    try Repairs(old, [.init(damagedOffset: 64, segment: new, offset: 64, length: 4144)]).write(
+      test.store, old)
+    var outcome = GarbageCollection.Outcome()
+    let before = try test.store.storage(of: new.segmentName)
+    try SegmentReclaim(
+      store: test.store, options: GarbageCollection.Options(), candidates: candidates, inUse: [],
+      stop: CancellationFlag()
+    ).run(history, &outcome)
+    #expect(try test.store.storage(of: new.segmentName) == before)
+    try expectWhole("after gc with an old reading")
+    // Read anew, the replacement counts as needed, and goes with what it stands for.
+    _ = try GarbageCollection.run(test.repository, stop: CancellationFlag())
+    #expect(try Repairs.read(test.store, old) != nil)
+    try collection.delete(0)
+    _ = try GarbageCollection.run(test.repository, stop: CancellationFlag())
+    try expectWhole("at the end")
   }
 }

@@ -37,6 +37,32 @@ struct RepositoryHealing {
     history = CollectionHistory(name: collection.name, facts)
   }
 
+  /// Bytes of the largest layer that is copied: it is held in memory.
+  private static let layerLimit = 192 << 20
+
+  /// Puts whole layers in the place of damaged ones of the same name.
+  ///
+  /// - Returns: those that are whole again.
+  func heal(
+    layers: [ObjectID], _ store: any ObjectStore
+  ) throws(StrobeError) -> [ObjectID] {
+    var healed: [ObjectID] = []
+    for id in layers {
+      try stop.check()
+      do throws(StrobeError) {
+        try LayerReader(other.store, id).checkAllGroups(stop)
+        let bytes = try other.store.get(id.layerName, limit: Self.layerLimit)
+        try store.put(id.layerName, bytes, replacing: true)
+        try LayerReader(store, id).checkAllGroups(stop)
+        healed.append(id)
+      } catch {
+        // Not there, or not good there either.
+        guard error.isUnreadable || error.reason == .notFound else { throw error }
+      }
+    }
+    return healed
+  }
+
   /// Stores again what the other repository has.
   func heal(_ damage: [DamagedRecord], _ writer: inout RecordWriter) throws(StrobeError) {
     for disk in history.disks {

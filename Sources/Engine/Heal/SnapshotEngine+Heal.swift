@@ -10,6 +10,9 @@ public struct HealReport: Sendable {
   public let damagedChunks: Int
   /// Those of them that can be read again.
   public let healedChunks: Int
+  /// Damaged layers that were known, and those of them that are whole again.
+  public let damagedLayers: Int
+  public let healedLayers: Int
   public var warnings: [String]
 }
 
@@ -40,9 +43,12 @@ extension SnapshotEngine {
     collection name: String, _ other: Repository?, _ stop: CancellationFlag
   ) throws(StrobeError) -> HealReport {
     let store = repository.store
-    let damage = try VerificationRecord.read(store, name).damage
-    guard !damage.isEmpty else {
-      return HealReport(collection: name, damagedChunks: 0, healedChunks: 0, warnings: [])
+    let known = try VerificationRecord.read(store, name)
+    let damage = known.damage
+    guard !damage.isEmpty || !known.damagedLayerIDs.isEmpty else {
+      return HealReport(
+        collection: name, damagedChunks: 0, healedChunks: 0, damagedLayers: 0, healedLayers: 0,
+        warnings: [])
     }
     let lock = try repository.lockWriter(of: name, note: LockNote("heal", of: name).description)
     defer { lock.release() }
@@ -55,9 +61,12 @@ extension SnapshotEngine {
     let segments = SegmentWriter(store, pass)
     var writer = RecordWriter(store, secret, segments)
     var warnings: [String] = []
+    var healedLayers: [ObjectID] = []
     do throws(StrobeError) {
       if let other {
-        try RepositoryHealing(other, record, stop).heal(damage, &writer)
+        let healing = try RepositoryHealing(other, record, stop)
+        healedLayers = try healing.heal(layers: known.damagedLayerIDs, store)
+        try healing.heal(damage, &writer)
       } else {
         warnings = try healFromSources(record, damage, &writer, stop)
       }
@@ -68,8 +77,12 @@ extension SnapshotEngine {
       throw error
     }
     let healed = try writer.publish(name)
+    try VerificationRecord.update(store, name) { record in
+      record.note(layers: healedLayers, damaged: [], at: .now)
+    }
     return HealReport(
       collection: name, damagedChunks: damage.count, healedChunks: healed.count,
+      damagedLayers: known.damagedLayerIDs.count, healedLayers: healedLayers.count,
       warnings: warnings)
   }
 

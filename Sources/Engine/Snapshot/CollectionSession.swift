@@ -55,9 +55,7 @@ final class CollectionSession {
       let plan = try DiskPlan.make(
         repository, record, name: disk.name, source: source, parent: parent, options)
       if plan.isSurprise, let reason = plan.newChainReason {
-        self.warnings.append(
-          "\(reason); it is stored whole (if it is a copy of the old one: --same-disk \(disk.name))"
-        )
+        self.warnings.append("disk \(disk.name) is stored whole: \(reason)")
       }
       plans.append(plan)
     }

@@ -42,8 +42,14 @@ struct DiskPlan: Sendable {
       try refuseSwapped(name, source, parent)
       let reason =
         "disk \(name) was replaced: \(source.path) is another device than at the last point"
-        + " (\(source.identity.text) instead of \(old.identity))"
+        + " (\(source.identity.text) instead of \(old.identity)); if it is a copy of the old one: "
+        + "--same-disk \(name)"
       return plan(nil, reason, warns: true)
+    }
+    // What verify found damaged must not be built on.
+    let verified = (try? VerificationRecord.read(repository.store, collection.name)) ?? .init()
+    if let layer = old.layerIDs.first(where: verified.isDamaged) {
+      return plan(nil, "\(layer.layerName) of the parent is damaged", warns: true)
     }
     let geometry = ChunkGeometry(diskSize: old.size, chunkSize: collection.chunkSize)
     do throws(StrobeError) {

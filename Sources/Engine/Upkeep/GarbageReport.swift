@@ -18,6 +18,8 @@ public struct GarbageReport: Sendable {
   public let inUse: Int
   /// Bytes that were left because the next snapshot takes them over from one that was interrupted.
   public let unfinishedBytes: Int
+  /// What the reader should know.
+  public let warnings: [String]
 }
 
 extension SnapshotEngine {
@@ -44,6 +46,6 @@ extension SnapshotEngine {
       layers: outcome.layers, segments: outcome.segments, mergedLayers: outcome.mergedLayers,
       rewrittenSegments: outcome.rewrittenSegments, bytes: outcome.bytes,
       partBytes: outcome.freedParts, inUse: outcome.inUse,
-      unfinishedBytes: outcome.unfinishedBytes)
+      unfinishedBytes: outcome.unfinishedBytes, warnings: outcome.warnings)
   }
 }

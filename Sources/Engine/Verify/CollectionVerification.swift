@@ -129,24 +129,27 @@ struct CollectionVerification {
     progress.expectMore(needs.reduce(0) { $0 + $1.contentBytes })
     var next = 0
     while next < needs.count {
-      if let deadline, monotonicSeconds() >= deadline {
+      // At least one, so that ever so little time comes to an end some day.
+      if next > 0, let deadline, monotonicSeconds() >= deadline {
         report.isCutShort = true
         break
       }
-      let batch = Self.batch(needs, from: next)
+      let batch = Self.batch(needs, from: next, bytes: deadline == nil ? 8 << 30 : 1)
       next += batch.count
       try check(batch, needed, history, points, all: all, &report)
     }
     return needs.map(\.id)
   }
 
-  /// As many segments as fit the memory, at least one; few at a time when time is limited.
-  private static func batch(_ needs: [SegmentNeed], from first: Int) -> [SegmentNeed] {
+  /// As many segments as fit the memory and `limit` bytes of content, at least one.
+  private static func batch(
+    _ needs: [SegmentNeed], from first: Int, bytes limit: Int
+  ) -> [SegmentNeed] {
     var batch: [SegmentNeed] = []
     var count = 0
     var bytes = 0
     for need in needs[first...] {
-      if !batch.isEmpty && (count + need.recordCount > NeededRecords.limit || bytes > 8 << 30) {
+      if !batch.isEmpty && (count + need.recordCount > NeededRecords.limit || bytes >= limit) {
         break
       }
       batch.append(need)
@@ -259,6 +262,7 @@ struct CollectionVerification {
             Damage(points: names, disk: disk.name, range: nil, error: error))
         }
       }
+      writeDown(&report) { $0.note(layers: disk.layers, damaged: bad, at: .now) }
       disks.append(bad.isEmpty ? disk : disk.keeping { !bad.contains($0) })
     }
     return disks

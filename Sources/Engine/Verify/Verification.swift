@@ -138,6 +138,7 @@ extension SnapshotEngine {
     guard let last = record.lastChecked, last >= point.created else { return false }
     for disk in history.disks {
       for layer in disk.layers {
+        if record.isDamaged(layer: layer) { return false }
         for segment in try LayerReader(repository.store, layer).segments
         where record.checked(segment) == nil { return false }
       }

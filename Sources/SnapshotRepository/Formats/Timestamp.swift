@@ -12,8 +12,10 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     var time = timespec()
     unsafe clock_gettime(CLOCK_REALTIME, &time)
     // Whole milliseconds, so that a written time reads back equal.
+    // A clock beyond what can be written counts as the last or first instant that can.
+    let seconds = min(max(time.tv_sec, -9_000_000_000), 9_000_000_000)
     return Timestamp(
-      nanoseconds: time.tv_sec * 1_000_000_000 + time.tv_nsec / 1_000_000 * 1_000_000)
+      nanoseconds: seconds * 1_000_000_000 + time.tv_nsec / 1_000_000 * 1_000_000)
   }
 
   public static func < (left: Timestamp, right: Timestamp) -> Bool {

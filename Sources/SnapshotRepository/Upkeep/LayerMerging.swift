@@ -113,7 +113,7 @@ struct LayerMerging {
         outcome.mergedLayers += merge.layers.count
         outcome.mergedBytes += try store.storage(of: id.layerName).allocated
       } else {
-        outcome.inUse += 1
+        outcome.mergesInUse += 1
       }
     }
   }

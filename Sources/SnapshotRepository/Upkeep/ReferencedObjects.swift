@@ -25,6 +25,7 @@ enum ReferencedObjects {
     }
     for segment in segments {
       named.insert(segment.segmentName)
+      named.insert(Repairs.objectName(segment))
       for target in try Repairs.read(store, segment)?.targets ?? [] {
         named.insert(target.segmentName)
       }

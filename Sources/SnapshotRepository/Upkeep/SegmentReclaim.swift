@@ -5,10 +5,11 @@ import Platform
 // - R1 A block is freed only if, of all points that a stable reading found, none needs a record that
 //   touches it. Points that appear later build on points that were found, so they need nothing else of
 //   these segments.
-// - R2 Only segments that a found point names are touched: what a running or an unfinished pass stores is
-//   named by none. What a repair put in another record's place counts as that record.
-// - R3 A segment of a pass that was alive, or had a journal, before the points and repairs were read isn't touched: a
-//   repair that names it may appear after they were, and another pass may be taking its records over.
+// - R2 Only segments are touched that were there before it was asked which passes are alive, and whose pass
+//   then neither was nor had a journal. So what a running pass stores is never touched, whatever names it
+//   meanwhile, and what another pass may be taking over isn't either.
+// - R3 Repairs are read after that: those that name such a segment were all written by passes that had ended, so
+//   none is missed. What a repair put in another record's place counts as that record.
 // - R4 Where anything can't be read, nothing is freed.
 
 /// Frees the dead parts of segments. All collections are looked at together, for a layer may name a segment of
@@ -19,12 +20,28 @@ struct SegmentReclaim {
 
   let store: any ObjectStore
   let options: GarbageCollection.Options
+  /// The names of all segments that there were before ``inUse`` was found out.
+  let candidates: Set<String>
   /// Passes that were alive or had a journal before the points were read.
   let inUse: Set<PassID>
   let stop: CancellationFlag
 
   /// - Parameter history: all points.
   func run(
+    _ history: History, _ outcome: inout GarbageCollection.Outcome
+  ) throws(StrobeError) {
+    do throws(StrobeError) { try reclaim(history, &outcome) } catch {
+      guard error.isUnreadable || error.reason == .notFound || error.reason == .newerVersion else {
+        throw error
+      }
+      throw error.explained(
+        "parts of segments were not freed, because it can't be known what is still needed: "
+          + error.message,
+        advice: "put that right, or delete the points that need it, and run gc again")
+    }
+  }
+
+  private func reclaim(
     _ history: History, _ outcome: inout GarbageCollection.Outcome
   ) throws(StrobeError) {
     try forEachBatch(history) { (blocks) throws(StrobeError) in
@@ -76,7 +93,8 @@ struct SegmentReclaim {
     }
     for id in ids { ids.formUnion(try Repairs.read(store, id)?.targets ?? []) }
     var segments: [LiveBlocks.Segment] = []
-    for id in ids.filter({ !inUse.contains($0.pass) }).sorted(by: {
+    ids = ids.filter { candidates.contains($0.segmentName) && !inUse.contains($0.pass) }
+    for id in ids.sorted(by: {
       $0.bytes.lexicographicallyPrecedes($1.bytes)
     }) {
       do throws(StrobeError) {

@@ -25,11 +25,11 @@ package struct SpaceSurvey: Sendable {
     var sizes: [ObjectID: Int] = [:]
     for layer in history.layers { sizes[layer] = try store.storage(of: layer.layerName).allocated }
     layerSizes = sizes
-    segmentSizes = try Self.segmentSizes(store, history, stop)
+    segmentSizes = try Self.segmentSizes(store, history, objects, stop)
   }
 
   private static func segmentSizes(
-    _ store: any ObjectStore, _ history: History, _ stop: CancellationFlag
+    _ store: any ObjectStore, _ history: History, _ objects: [String], _ stop: CancellationFlag
   ) throws(StrobeError) -> [String: (live: Int, dead: Int)] {
     var owner: [ObjectID: String] = [:]
     for collection in history.collections {
@@ -43,7 +43,8 @@ package struct SpaceSurvey: Sendable {
     }
     var sizes: [String: (live: Int, dead: Int)] = [:]
     let reclaim = SegmentReclaim(
-      store: store, options: GarbageCollection.Options(), inUse: [], stop: stop)
+      store: store, options: GarbageCollection.Options(), candidates: Set(objects), inUse: [],
+      stop: stop)
     try reclaim.survey(history) { segment, live in
       // A segment that only repairs name belongs to nobody in particular.
       let name = owner[segment.id] ?? ""

@@ -68,6 +68,8 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
   /// By segment id, when all that was needed of it was last read back and checked.
   private var segments: [String: Timestamp]
   package private(set) var damage: [DamagedRecord]
+  /// By layer id, when a layer was found damaged.
+  private var damagedLayers: [String: Timestamp]?
 
   package init() {
     format = Document.format
@@ -125,6 +127,20 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
   /// All that is needed of a segment was read back.
   package mutating func note(_ segment: ObjectID, checked: Timestamp) {
     segments[segment.description] = checked
+  }
+
+  /// Layers that were found damaged.
+  package var damagedLayerIDs: [ObjectID] {
+    (damagedLayers ?? [:]).keys.sorted().compactMap { ObjectID($0) }
+  }
+
+  package func isDamaged(layer: ObjectID) -> Bool { damagedLayers?[layer.description] != nil }
+
+  /// Layers that were read whole: those of them that are damaged are remembered, the others no more.
+  package mutating func note(layers: [ObjectID], damaged: Set<ObjectID>, at time: Timestamp) {
+    var known = damagedLayers ?? [:]
+    for layer in layers { known[layer.description] = damaged.contains(layer) ? time : nil }
+    damagedLayers = known.isEmpty ? nil : known
   }
 
   /// Forgets segments that are gone.

@@ -46,6 +46,7 @@ enum GarbageCommand: Command {
     let report = try Common.engine(values).collectGarbage(
       dryRun: values[dryRun], dropsUnfinished: values[dropUnfinished], maxUnused: share ?? 0.1,
       stop: Common.stop)
+    for warning in report.warnings { Console.warning(warning) }
     if values[Common.json] {
       try Console.print(
         json: Output(

@@ -30,6 +30,8 @@ enum HealCommand: Command {
       let collection: String
       let damagedChunks: Int
       let healedChunks: Int
+      let damagedLayers: Int
+      let healedLayers: Int
     }
 
     let collections: [Collection]
@@ -47,18 +49,34 @@ enum HealCommand: Command {
           collections: reports.map {
             .init(
               collection: $0.collection, damagedChunks: $0.damagedChunks,
-              healedChunks: $0.healedChunks)
+              healedChunks: $0.healedChunks, damagedLayers: $0.damagedLayers,
+              healedLayers: $0.healedLayers)
           }))
     } else if !values[Common.quiet] {
-      for report in reports where report.damagedChunks > 0 {
-        Console.print(
-          "\(report.collection): \(report.healedChunks) of "
-            + "\(Units.count(report.damagedChunks, "damaged chunk")) healed.")
-      }
-      if reports.allSatisfy({ $0.damagedChunks == 0 }) {
+      for report in reports { tell(report) }
+      if reports.allSatisfy({ $0.damagedChunks + $0.damagedLayers == 0 }) {
         Console.print("No damage is known; 'strobe verify' looks for it.")
       }
     }
-    return reports.allSatisfy { $0.healedChunks == $0.damagedChunks } ? 0 : 3
+    let isWhole = reports.allSatisfy {
+      $0.healedChunks == $0.damagedChunks && $0.healedLayers == $0.damagedLayers
+    }
+    return isWhole ? 0 : 3
+  }
+
+  private static func tell(_ report: HealReport) {
+    if report.damagedChunks > 0 {
+      Console.print(
+        "\(report.collection): \(report.healedChunks) of "
+          + "\(Units.count(report.damagedChunks, "damaged chunk")) healed.")
+    }
+    if report.damagedLayers > 0 {
+      Console.print(
+        "\(report.collection): \(report.healedLayers) of "
+          + "\(Units.count(report.damagedLayers, "damaged layer")) healed"
+          + (report.healedLayers < report.damagedLayers
+            ? "; only a copy of the repository has them (--from); the next snapshot starts a new chain"
+            : "") + ".")
+    }
   }
 }

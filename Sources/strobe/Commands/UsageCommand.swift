@@ -9,8 +9,9 @@ enum UsageCommand: Command {
     name: "usage",
     summary: "Tell what collections and points take, and what deleting one would free",
     discussion: """
-      NEEDED is what a point needs of the segments, most of it shared with others. FREES is what deleting this \
-      point alone, and then 'strobe gc', would free. What several points share comes free with the last \
+      NEEDED is what a point needs of the segments, most of it shared with others. FREES is about what deleting this \
+      point alone, and then 'strobe gc', would free; what shares a block of 4 KiB with something needed \
+      stays. What several points share comes free with the last \
       of them.
       """,
     arguments: [collection],

@@ -87,6 +87,11 @@ enum VerifyCommand: Command {
       }
       Console.error("\(names(damage.points))\(place ?? ""): \(damage.error.message)")
     }
+    if report.damage.contains(where: { $0.disk != nil && $0.range == nil }) {
+      Console.error(
+        "a damaged layer is got back with: strobe heal --from REPOSITORY; the next snapshot of the "
+          + "collection starts a new chain")
+    }
     if !report.damage.isEmpty {
       Console.error(
         "points that are not named restore as they were; the next snapshot stores again what its disk still "
@@ -95,7 +100,7 @@ enum VerifyCommand: Command {
     if values[Common.json] {
       try Console.print(json: output(report))
     } else if !values[Common.quiet] {
-      Console.print(summary(report))
+      Console.print(summary(report, isSample: values[sample] != nil))
     }
     return report.damage.isEmpty ? 0 : 1
   }
@@ -106,13 +111,21 @@ enum VerifyCommand: Command {
     options.sample = try values[sample].map { text throws in
       try Units.share(text, option: "--sample")
     }
-    let span = try values.parse(maxDuration, as: .duration(in: .zero ... .seconds(365 * 86_400)))
+    if options.sample == 0 {
+      throw UsageError("--sample 0 reads nothing", advice: "write it like 5% or 0.05")
+    }
+    let span = try values.parse(
+      maxDuration, as: .duration(in: .seconds(1) ... .seconds(365 * 86_400)))
     options.maxSeconds = span.map { Double($0.components.seconds) }
     return options
   }
 
-  private static func summary(_ report: VerifyReport) -> String {
-    let good = report.isCutShort ? "all good so far" : "everything is as it was stored"
+  private static func summary(_ report: VerifyReport, isSample: Bool) -> String {
+    let isPart = report.isCutShort || isSample
+    let good =
+      report.checkedChunks == 0 && isPart
+      ? "no content was read"
+      : isPart ? "what was read is as it was stored" : "everything is as it was stored"
     let part =
       report.isCutShort
       ? "; \(report.checkedSegments) of \(Units.count(report.segmentCount, "segment")), go on with the same command"
