@@ -74,6 +74,16 @@ extension SnapshotEngine {
     }
   }
 
+  /// What is uncertain about which point is meant, or nil: beside points that can't be read it isn't known which is
+  /// the newest.
+  public func doubt(about reference: PointReference) throws(StrobeError) -> String? {
+    if case .prefix = reference.selector { return nil }
+    guard let error = try loadIndex(reference.collection).unreadable.first else { return nil }
+    return
+      "\(reference) may mean another point: \(error.message); name the point by its id, or delete the "
+      + "damaged one"
+  }
+
   private func point(_ prefix: String, _ index: PointIndex, _ name: String) throws(StrobeError)
     -> String
   {
@@ -119,6 +129,10 @@ extension SnapshotEngine {
   func loadIndex(_ collection: String) throws(StrobeError) -> PointIndex {
     try Names.check(collection, "collection")
     let all = try repository.collections()
+    // One that is there but can't be looked into isn't empty.
+    if all.contains(collection) {
+      _ = try repository.store.namesIfFolder("collections/\(collection)")
+    }
     guard all.contains(collection) else {
       let nearest = all.sorted {
         editDistance(Array($0.utf8), Array(collection.utf8))

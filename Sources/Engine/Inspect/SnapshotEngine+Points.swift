@@ -83,6 +83,9 @@ extension SnapshotEngine {
   public func delete(
     _ references: [PointReference]
   ) throws(StrobeError) -> [(collection: String, id: String)] {
+    for reference in references {
+      if let doubt = try doubt(about: reference) { throw StrobeError(.refused, doubt) }
+    }
     let points = try resolveAll(references)
     for point in points { try repository.checkUnprotected(point.collection, point.id) }
     for point in points { try repository.delete(point.collection, point.id) }

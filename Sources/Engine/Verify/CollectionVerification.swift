@@ -117,6 +117,9 @@ struct CollectionVerification {
   ) throws(StrobeError) -> [ObjectID] {
     let history = CollectionHistory(name: collection, points.facts)
     let disks = try checkLayers(history, &report)
+    if all, let last = history.points.last?.sequence {
+      writeDown(&report) { $0.note(sequence: last) }
+    }
     let seed = options.sample.map { (share: $0, seed: UInt64.random(in: 0 ... .max)) }
     let needed = NeededRecords(store: store, disks: disks, sample: seed, stop: stop)
     let record = try VerificationRecord.read(store, collection)

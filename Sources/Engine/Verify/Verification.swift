@@ -134,8 +134,8 @@ extension SnapshotEngine {
     _ point: RestorePoint, _ record: VerificationRecord
   ) throws(StrobeError) -> Bool {
     let history = CollectionHistory(name: point.collection, [PointFacts(point)])
-    // A point without content needs no segment; it was looked at if something was since it was taken.
-    guard let last = record.lastChecked, last >= point.created else { return false }
+    // Its layers were read, if it was there then.
+    guard let last = record.lastSequence, point.sequence <= last else { return false }
     for disk in history.disks {
       for layer in disk.layers {
         if record.isDamaged(layer: layer) { return false }

@@ -14,6 +14,8 @@ extension DirectoryStore {
 
   package func free(_ ranges: [Range<Int>], of name: String) throws(StrobeError) -> Bool {
     let file = try openForFreeing(name)
+    // Another name of it may belong to a copy of the repository that needs what this one doesn't.
+    if try file.facts().links > 1 { return false }
     for range in ranges where !range.isEmpty {
       var failure = EINTR
       while failure == EINTR {

@@ -98,6 +98,10 @@ package struct PointIndex: Sendable {
 extension Repository {
   /// The names of all collections, in order.
   package func collections() throws(StrobeError) -> [String] {
-    try store.names(in: "collections").sorted()
+    do throws(StrobeError) { return try store.namesIfFolder("collections").sorted() } catch {
+      throw error.explained(
+        "the repository at \(store.location) is not whole: \(error.message)",
+        advice: "is everything of it mounted?")
+    }
   }
 }

@@ -190,13 +190,6 @@ package enum GarbageCollection {
     }
     for collection in try repository.collections() {
       try store.removeLeftovers(in: "cache/\(collection)")
-      for name in try store.names(in: "collections/\(collection)") {
-        // Whoever protects a point holds it: a protection never appears after its point is gone.
-        guard let point = PointProtection.point(name),
-          try !store.exists(RestorePoint.objectName(collection, point))
-        else { continue }
-        try store.remove("collections/\(collection)/\(name)")
-      }
     }
   }
 }

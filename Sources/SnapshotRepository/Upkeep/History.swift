@@ -105,6 +105,7 @@ private struct HistoryReading {
     for collection in collections {
       let files = try store.namesIfFolder("collections/\(collection)")
       let ids = files.filter { $0.hasSuffix(".json") }.map { String($0.dropLast(5)) }
+      try checkProtections(files, ids, collection)
       for id in ids where PassID(id) != nil && !read.contains("\(collection)/\(id)") {
         try stop.check()
         isNew = true
@@ -112,6 +113,23 @@ private struct HistoryReading {
       }
     }
     return isNew
+  }
+
+  /// A point that is protected isn't deleted: when its document is gone, it was lost.
+  private func checkProtections(
+    _ files: [String], _ ids: [String], _ collection: String
+  ) throws(StrobeError) {
+    for name in files {
+      guard let id = PointProtection.point(name), !ids.contains(id) else { continue }
+      // Unless it was unprotected and deleted since the folder was listed.
+      guard try store.exists(PointProtection.objectName(collection, id)),
+        try !store.exists(RestorePoint.objectName(collection, id))
+      else { continue }
+      throw .damaged(
+        RestorePoint.objectName(collection, id), expected: "the document of a protected point",
+        found:
+          "none; if it isn't needed, remove \(store.location)/collections/\(collection)/\(name)")
+    }
   }
 
   private mutating func readPoint(_ collection: String, _ id: String) throws(StrobeError) {

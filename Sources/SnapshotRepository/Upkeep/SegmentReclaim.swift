@@ -34,9 +34,9 @@ struct SegmentReclaim {
       guard error.isUnreadable || error.reason == .notFound || error.reason == .newerVersion else {
         throw error
       }
+      let what = outcome.removedBytes == 0 ? "nothing was freed" : "nothing more was freed"
       throw error.explained(
-        "parts of segments were not freed, because it can't be known what is still needed: "
-          + error.message,
+        "\(what), because it can't be known what is still needed: \(error.message)",
         advice: "put that right, or delete the points that need it, and run gc again")
     }
   }

@@ -70,6 +70,8 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
   package private(set) var damage: [DamagedRecord]
   /// By layer id, when a layer was found damaged.
   private var damagedLayers: [String: Timestamp]?
+  /// The sequence of the newest point whose layers were all read, good or not.
+  package private(set) var lastSequence: Int?
 
   package init() {
     format = Document.format
@@ -121,9 +123,6 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
 
   package func checked(_ segment: ObjectID) -> Timestamp? { segments[segment.description] }
 
-  /// When a segment was read back last.
-  package var lastChecked: Timestamp? { segments.values.max() }
-
   /// All that is needed of a segment was read back.
   package mutating func note(_ segment: ObjectID, checked: Timestamp) {
     segments[segment.description] = checked
@@ -135,6 +134,9 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
   }
 
   package func isDamaged(layer: ObjectID) -> Bool { damagedLayers?[layer.description] != nil }
+
+  /// The layers of all points up to this sequence were read. No time: clocks go back.
+  package mutating func note(sequence: Int) { lastSequence = max(sequence, lastSequence ?? 0) }
 
   /// Layers that were read whole: those of them that are damaged are remembered, the others no more.
   package mutating func note(layers: [ObjectID], damaged: Set<ObjectID>, at time: Timestamp) {

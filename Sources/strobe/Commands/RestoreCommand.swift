@@ -43,7 +43,10 @@ enum RestoreCommand: Command {
     exitStatuses: [
       ExitStatus(0, "Done"), ExitStatus(1, "Failed; a target may be half written"),
       ExitStatus(2, "Wrong usage"),
-      ExitStatus(3, "Done, but some bytes are zeros because they are damaged (--allow-damaged)"),
+      ExitStatus(
+        3,
+        "Done, but some bytes are zeros because they are damaged (--allow-damaged), or it isn't sure that "
+          + "the point is the one that was meant"),
       ExitStatus(130, "Interrupted; a target may be half written"),
     ])
 
@@ -95,7 +98,9 @@ enum RestoreCommand: Command {
     } else if !values[Common.quiet] {
       print(report)
     }
-    return tellDamage(report) ? 3 : 0
+    let doubt = try engine.doubt(about: reference)
+    if let doubt { Console.warning(doubt) }
+    return tellDamage(report) || doubt != nil ? 3 : 0
   }
 
   /// - Returns: whether there is some.

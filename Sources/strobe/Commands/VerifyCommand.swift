@@ -92,7 +92,11 @@ enum VerifyCommand: Command {
         "a damaged layer is got back with: strobe heal --from REPOSITORY; the next snapshot of the "
           + "collection starts a new chain")
     }
-    if !report.damage.isEmpty {
+    if report.damage.contains(where: { $0.disk == nil }) {
+      Console.error(
+        "a damaged document is got back by copying the file from a copy of the repository")
+    }
+    if report.damage.contains(where: { $0.range != nil }) {
       Console.error(
         "points that are not named restore as they were; the next snapshot stores again what its disk still "
           + "holds; else: strobe heal --from REPOSITORY, or restore with --allow-damaged")
