@@ -48,7 +48,8 @@ final class CollectionSession {
     mustWriteRecord = known != self.record || isRecovered
     // A point that can't be read has its place in the order, too. Nobody can tell which, for points after
     // it may have been deleted: a leap passes it for sure.
-    let leap = index.unreadable.isEmpty ? 0 : Self.sequenceLeap
+    // One for each of them: the newest may itself have leapt over another.
+    let leap = index.unreadable.count * Self.sequenceLeap
     sequence = (index.points.last?.sequence ?? 0) + 1 + leap
     var plans: [DiskPlan] = []
     for (disk, source) in zip(disks, sources) {

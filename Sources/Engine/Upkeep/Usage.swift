@@ -42,6 +42,18 @@ extension SnapshotEngine {
     _ collection: String? = nil, stop: CancellationFlag = CancellationFlag()
   ) throws(StrobeError) -> UsageReport {
     if let collection { _ = try loadIndex(collection) }
+    for _ in 0..<4 {
+      do throws(StrobeError) { return try surveyed(collection, stop) } catch {
+        // A layer that was merged while the points were read is gone: they name others now.
+        guard error.reason == .notFound else { throw error }
+      }
+    }
+    return try surveyed(collection, stop)
+  }
+
+  private func surveyed(
+    _ collection: String?, _ stop: CancellationFlag
+  ) throws(StrobeError) -> UsageReport {
     let survey = try SpaceSurvey(repository, stop)
     var collections: [UsageReport.Collection] = []
     for history in survey.history.collections where collection == nil || history.name == collection
