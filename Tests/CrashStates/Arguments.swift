@@ -4,14 +4,15 @@ import Platform
 /// What the program is asked to do.
 struct Arguments {
   static let usage = """
-    Usage: crash-states [--states N] [--seed S] [--variants K] [--processes P]
-           crash-states --operation NAME [--seed S] [--variants K] [--share N] [--prefix P] [--variant V]
-                        [--sabotage files|folders|order] [--without STEP] [--each-fsync]
+    Usage: crash-states [--states N] [--seed S] [--variants K] [--few F] [--processes P]
+           crash-states --operation NAME [--seed S] [--variants K] [--few F] [--share N]
+                        [--prefix P] [--variant V] [--sabotage files|folders|order] [--without STEP] [--each-fsync]
 
     Crashes operations of a repository at every step that they take, and opens what is left. Without --operation all
     of them are crashed, with seed after seed, until N states were checked.
 
       --variants K   states of each prefix of the steps: the first five are fixed, the others random
+      --few F        only so many of them, others for each prefix
       --share N      one state in N is worked on with: snapshot, delete, gc, verify, restore
       --prefix P, --variant V   only this state; the steps are printed
       --sabotage X   the steps without the fsyncs of files, or of folders, or with them after the renames: must end with 1
@@ -24,6 +25,7 @@ struct Arguments {
   var operation: Operation?
   var seed: UInt64 = 1
   var variants = 40
+  var few: Int?
   var states = 10_000
   var processes = processorCount()
   var share = 16
@@ -56,6 +58,7 @@ struct Arguments {
       switch name {
       case "--seed": seed = UInt64(number)
       case "--variants": variants = max(1, number)
+      case "--few": few = max(1, number)
       case "--states": states = number
       case "--processes": processes = max(1, number)
       case "--share": share = max(1, number)
@@ -81,13 +84,15 @@ func run(_ words: [String]) -> Int32 {
   }
   guard let operation = arguments.operation else {
     let campaign = Campaign(
-      Operation.all, seed: arguments.seed, variants: arguments.variants, wanted: arguments.states)
+      Operation.all, seed: arguments.seed, variants: arguments.variants, few: arguments.few,
+      wanted: arguments.states)
     return campaign.run(processes: arguments.processes) ? 0 : 1
   }
   var crashes = Crashes(
     operation: operation, seed: arguments.seed, variants: arguments.variants,
     share: arguments.share, sabotage: arguments.sabotage, onlyPrefix: arguments.prefix,
     onlyVariant: arguments.variant)
+  crashes.few = arguments.few
   crashes.without = arguments.without
   do {
     if arguments.leavesOutEach {

@@ -22,15 +22,17 @@ final class Campaign: Sendable {
   private let operations: [Operation]
   private let seed: UInt64
   private let variants: Int
+  private let few: Int?
   private let wanted: Int
   private let program: String
   private let state = Mutex(State())
 
   /// - Parameter wanted: states to be checked; every operation is crashed at least once.
-  init(_ operations: [Operation], seed: UInt64, variants: Int, wanted: Int) {
+  init(_ operations: [Operation], seed: UInt64, variants: Int, few: Int?, wanted: Int) {
     self.operations = operations
     self.seed = seed
     self.variants = variants
+    self.few = few
     self.wanted = wanted
     program = resolvedPath("/proc/self/exe")!
   }
@@ -59,10 +61,11 @@ final class Campaign: Sendable {
 
   private func run(_ operation: Operation, round: Int) {
     let start = now()
-    let words = [
-      program, "--operation", operation.name, "--seed", "\(seed &+ UInt64(round))", "--variants",
-      "\(variants)",
-    ]
+    let words =
+      [
+        program, "--operation", operation.name, "--seed", "\(seed &+ UInt64(round))", "--variants",
+        "\(variants)",
+      ] + (few.map { ["--few", "\($0)"] } ?? [])
     let result = try? Shell.capture(words)
     let tally = result.flatMap { Tally(line: $0.output) }
     state.withLock { state in

@@ -43,6 +43,8 @@ struct Crashes {
   let seed: UInt64
   /// States of each prefix.
   let variants: Int
+  /// So many of them, chosen anew for each prefix; nil: all.
+  var few: Int?
   /// One state in so many is worked on with.
   var share = 16
   var sabotage: Sabotage?
@@ -65,7 +67,7 @@ struct Crashes {
     try play.changeDisks()
     if onlyPrefix != nil {
       for (index, step) in steps.enumerated() { print("\(index): \(step.description)") }
-      print("points:", play.points.map { "\($0.id) \($0.appears as Any) \($0.vanishes as Any)" })
+      print("points:", play.points.map { "\($0.id) \($0.life)" }, "damage:", play.damage)
     }
     let tree = WorkTree(folder.path + "/state")
     let check = StateCheck(play: play, tree: tree, folder: folder.path)
@@ -75,8 +77,7 @@ struct Crashes {
     for prefix in 0...steps.count {
       if prefix > 0 { try model.apply(steps[prefix - 1]) }
       if let onlyPrefix, prefix != onlyPrefix { continue }
-      for variant in 0..<variants {
-        if let onlyVariant, variant != onlyVariant { continue }
+      for variant in chosenVariants(prefix) {
         try crash(model, prefix, variant, check, &seen, &tally)
         if tally.broken >= brokenLimit { return tally }
       }
@@ -109,6 +110,13 @@ struct Crashes {
 
   private var nameMark: UInt64 { operation.name.utf8.reduce(0) { $0 &* 31 &+ UInt64($1) } }
 
+  private func chosenVariants(_ prefix: Int) -> [Int] {
+    if let onlyVariant { return [onlyVariant] }
+    var random = SeededGenerator(seed: mixed(seed, nameMark, UInt64(prefix)))
+    guard let few, few < variants else { return Array(0..<variants) }
+    return (0..<variants).shuffled(using: &random).prefix(few).sorted()
+  }
+
   private func crash(
     _ model: FileSystemModel, _ prefix: Int, _ variant: Int, _ check: StateCheck,
     _ seen: inout Set<UInt64>, _ tally: inout Tally
@@ -118,8 +126,9 @@ struct Crashes {
     tally.chosen += 1
     // The same tree after more steps may have to hold more.
     var expectation: UInt64 = prefix < check.play.isThereFrom ? 1 : 2
+    for healed in check.play.damage.values { expectation += prefix < healed ? 2 : 0 }
     for point in check.play.points {
-      expectation = mixed(expectation, UInt64(point.presence(after: prefix).rawValue))
+      expectation = mixed(expectation, point.expectation(after: prefix))
     }
     guard seen.insert(mixed(state.mark, expectation)).inserted || onlyVariant != nil else { return }
     tally.checked += 1
@@ -127,10 +136,10 @@ struct Crashes {
     let goesOn = Int.random(in: 0..<share, using: &random) == 0
     do {
       try check.tree.become(state)
-      try check.check(after: prefix)
+      let damaged = try check.check(after: prefix)
       if goesOn {
         tally.goneOn += 1
-        try check.goOn(after: prefix, &random)
+        try check.goOn(damaged: damaged, &random)
       }
     } catch {
       tally.broken += 1

@@ -116,6 +116,76 @@ extension Operation {
         try play.list()
       }
     },
+    Operation(name: "prune") { play in
+      try play.history(5...8)
+      try play.protect(play.somePoints(1), note: "kept")
+      try play.record { try play.prune(keeping: Int.random(in: 1...2, using: &play.random)) }
+    },
+    // One of them has a protection already, which gets another note.
+    Operation(name: "protect") { play in
+      try play.history(3...5)
+      let chosen = play.somePoints(3)
+      try play.protect([chosen[0]], note: "first")
+      try play.record { try play.protect(chosen, note: "second") }
+    },
+    Operation(name: "unprotect") { play in
+      try play.history(3...5)
+      let chosen = play.somePoints(3)
+      try play.protect(chosen, note: "for now")
+      try play.record { try play.unprotect(Array(chosen.dropLast())) }
+    },
+    Operation(name: "verify") { play in
+      try play.history(2...4)
+      try play.damageSome()
+      if Bool.random(using: &play.random) { try play.forgetDamage() }
+      try play.record { try play.verify() }
+    },
+    Operation(name: "heal-snapshot") { play in
+      try play.history(2...4)
+      try play.damageSome()
+      try play.record { try play.healingSnapshot() }
+    },
+    Operation(name: "heal-copy") { play in
+      try play.history(2...4)
+      try play.damageSome()
+      try play.record { try play.healFromCopy() }
+    },
+    // Repairs are replaced that other points rely on.
+    Operation(name: "heal-again") { play in
+      try play.history(2...4)
+      try play.damageSome()
+      try play.healFromCopy()
+      try play.snapshot()
+      try play.damageSome()
+      try play.record { try play.healFromCopy() }
+    },
+    // Repairs and what they replace, of which a part is needed.
+    Operation(name: "gc-healed") { play in
+      try play.sparseHistory()
+      try play.damageSome()
+      try play.healFromCopy()
+      try play.snapshot()
+      try play.deleteSome(1)
+      try play.record { try play.collect(rewriting: Bool.random(using: &play.random)) }
+    },
+    Operation(name: "gc-rewrite") { play in
+      try play.fragmentedHistory()
+      try play.recordRewrite()
+    },
+    Operation(name: "resume") { play in
+      try play.history(1...3)
+      try play.recordResumption()
+    },
+    // Mostly the next snapshot finds nothing to take over any more.
+    Operation(name: "gc-unfinished") { play in
+      try play.history(2...3)
+      try play.deleteSome(1)
+      try play.interrupt()
+      try play.record {
+        try play.collect(dropping: Int.random(in: 0..<3, using: &play.random) > 0)
+        try play.snapshot(change: false)
+      }
+    },
     Operation(name: "repair") { play in
       try play.history(2...3)
       try removeFile(play.repository + "/config.json")

@@ -5,19 +5,12 @@ import Platform
 import SnapshotRepository
 import TestSupport
 
-/// A restore point that was taken, and what it has to restore to.
-final class KnownPoint {
-  let id: String
-  let disks: [String: [UInt8]]
+/// When something is there.
+struct Lifetime {
   /// Steps of the record: not there before the first of them is taken, surely there after the last; nil: before the record.
   var appears: Range<Int>?
   /// The same for its removal; nil: never.
   var vanishes: Range<Int>?
-
-  init(id: String, disks: [String: [UInt8]]) {
-    self.id = id
-    self.disks = disks
-  }
 
   enum Presence: Int {
     case must, may, mustNot
@@ -30,6 +23,28 @@ final class KnownPoint {
     if let vanishes, steps > vanishes.lowerBound { return .may }
     if let appears, steps < appears.upperBound { return .may }
     return .must
+  }
+}
+
+/// A restore point that was taken, and what it has to restore to.
+final class KnownPoint {
+  /// That it must not be deleted.
+  struct Protection {
+    var life = Lifetime()
+    /// What was noted, the newest last.
+    var notes: [String]
+    /// The step of the record from which on the newest is the only one.
+    var isNotedFrom = 0
+  }
+
+  let id: String
+  let disks: [String: [UInt8]]
+  var life = Lifetime()
+  var protection: Protection?
+
+  init(id: String, disks: [String: [UInt8]]) {
+    self.id = id
+    self.disks = disks
   }
 }
 
@@ -47,7 +62,14 @@ final class Play {
   private(set) var points: [KnownPoint] = []
   /// From which step of the record on the repository has to be there.
   private(set) var isThereFrom = 0
-  private var isRecording = false
+  /// A copy of the repository as it was before it was damaged.
+  var copy: String?
+  /// Stored chunks that were damaged before the record, by ``recordKey(_:_:)``: the step of the record from which on
+  /// they can be read again.
+  var damage: [String: Int] = [:]
+  /// Of the last snapshot.
+  private(set) var report: SnapshotReport?
+  private(set) var isRecording = false
   private var before = DiskImage()
 
   init(_ folder: String, seed: UInt64, diskCount: Int = 2) throws {
@@ -75,8 +97,11 @@ final class Play {
 
   var steps: Int { Int(faultlayer_op_count()) }
 
+  /// The steps since then, for a ``Lifetime``.
+  func span(from first: Int) -> Range<Int> { isRecording ? first..<steps : 0..<0 }
+
   /// The points that are there, oldest first.
-  var present: [KnownPoint] { points.filter { $0.vanishes == nil } }
+  var present: [KnownPoint] { points.filter { $0.life.vanishes == nil } }
 
   func engine() throws -> SnapshotEngine { try SnapshotEngine(repository: repository) }
 
@@ -97,9 +122,10 @@ final class Play {
     if change { try changeDisks() }
     let first = steps
     let report = try engine().snapshot(Self.collection, options)
+    self.report = report
     let contents = Dictionary(uniqueKeysWithValues: disks.map { ($0.name, $0.content) })
     let point = KnownPoint(id: report.point.id, disks: contents)
-    if isRecording { point.appears = first..<steps }
+    if isRecording { point.life.appears = first..<steps }
     points.append(point)
     return point
   }
@@ -137,7 +163,7 @@ final class Play {
     for id in try engine().list(Self.collection)[0].points.map(\.id)
     where !points.contains(where: { $0.id == id }) {
       let point = KnownPoint(id: id, disks: contents)
-      point.appears = first..<Int.max
+      point.life.appears = first..<Int.max
       points.append(point)
     }
   }
@@ -145,7 +171,7 @@ final class Play {
   func delete(_ victims: [KnownPoint]) throws {
     let first = steps
     try engine().delete(try victims.map { try PointReference("\(Self.collection)@\($0.id)") })
-    for point in victims { point.vanishes = isRecording ? first..<steps : 0..<0 }
+    for point in victims { point.life.vanishes = span(from: first) }
   }
 
   func list() throws { _ = try engine().list() }
@@ -154,16 +180,25 @@ final class Play {
     try delete(Array(present.shuffled(using: &random).prefix(count)))
   }
 
-  /// - Parameter rewriting: parts of segments are freed by writing the rest again.
-  func collect(rewriting: Bool = false) throws {
-    try Self.collect(repository, rewriting: rewriting)
+  /// - Parameters:
+  ///   - rewriting: parts of segments are freed by writing the rest again.
+  ///   - dropping: what interrupted snapshots left goes, too.
+  @discardableResult
+  func collect(
+    rewriting: Bool = false, dropping: Bool = false
+  ) throws -> GarbageCollection.Outcome {
+    try Self.collect(repository, rewriting: rewriting, dropping: dropping)
   }
 
-  static func collect(_ repository: String, rewriting: Bool) throws {
+  @discardableResult
+  static func collect(
+    _ repository: String, rewriting: Bool, dropping: Bool
+  ) throws -> GarbageCollection.Outcome {
     var options = GarbageCollection.Options()
     options.mayPunch = !rewriting
     options.maxUnused = 0
-    _ = try GarbageCollection.run(
+    options.dropsUnfinished = dropping
+    return try GarbageCollection.run(
       try Repository.open(at: repository), options, stop: CancellationFlag())
   }
 
@@ -172,7 +207,7 @@ final class Play {
   /// Records what `body` does to the repository.
   func record(_ body: () throws -> Void) throws {
     points = present
-    for point in points { point.appears = nil }
+    for point in points { point.life.appears = nil }
     if try FileFacts(path: repository) == nil {
       try systemCall("mkdir", repository) { unsafe mkdir(repository, 0o700) }
     }
@@ -201,6 +236,16 @@ final class Play {
     try WorkTree(repository).become(state)
     let found = try engine().list(Self.collection)[0].points.map(\.id)
     points = points.filter { found.contains($0.id) }
-    for point in points { point.vanishes = nil }
+    for point in points { point.life.vanishes = nil }
+  }
+}
+
+extension KnownPoint {
+  /// Tells apart what it must be after so many steps.
+  func expectation(after steps: Int) -> UInt64 {
+    mixed(
+      UInt64(life.presence(after: steps).rawValue),
+      UInt64(protection?.life.presence(after: steps).rawValue ?? 3),
+      (protection?.isNotedFrom ?? 0) <= steps ? 1 : 0)
   }
 }

@@ -58,6 +58,13 @@ final class TestDisk {
     try save()
   }
 
+  /// Noise, which takes as much room wherever it is stored.
+  func fillStart(chunks: Int, _ random: inout SeededGenerator) throws(StrobeError) {
+    let count = min(chunks * Self.chunkSize, content.count)
+    content.replaceSubrange(0..<count, with: random.bytes(count))
+    try save()
+  }
+
   private func save() throws(StrobeError) {
     let file = try FileDescriptor(opening: path, O_RDWR | O_CREAT)
     try file.truncate(to: content.count)

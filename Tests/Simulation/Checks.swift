@@ -50,6 +50,7 @@ extension World {
       try require(
         point.sequence == summary.sequence && point.created == summary.created.nanoseconds
           && summary.diskCount == point.disks.count
+          && summary.isProtected == point.isProtected
           && summary.size == point.disks.values.reduce(0) { $0 + $1.count },
         "\(collection.name) \(summary.id): the summary is another")
     }
@@ -107,7 +108,7 @@ extension World {
   func restoreFailure(_ collection: CollectionModel, _ point: PointModel) throws -> Failure? {
     let names = point.disks.keys.sorted()
     let targets = names.map { RestoreTarget(disk: $0, path: newTarget()) }
-    defer { for target in targets { unlinkFile(target.path) } }
+    defer { for target in targets { removeTarget(target.path) } }
     var options = RestoreOptions()
     options.workerCount = 1
     do {
@@ -156,22 +157,44 @@ extension World {
   }
 
   /// After a collection: exactly what points need is there, and nothing temporary.
-  func checkNothingIsLeft() throws {
+  ///
+  /// - Parameter keepsUnfinished: also the segments of interrupted passes that have a journal.
+  func checkNothingIsLeft(keepsUnfinished: Bool = false) throws {
     guard rot.isEmpty else { return }
+    let unfinished = keepsUnfinished ? journaledPasses : []
     let named = try namedObjects()
     let files = filesBelow(repository)
     let objects = files.filter { file in
       ["layers/", "segments/", "repairs/"].contains { file.hasPrefix($0) }
     }
+    let surplus = Set(objects).subtracting(named).filter { object in
+      !(object.hasPrefix("segments/")
+        && unfinished.contains { object.dropFirst("segments/xx/".count).hasPrefix($0) })
+    }
+    let lost = named.subtracting(objects)
     try require(
-      Set(objects) == named,
-      "gc left \(Set(objects).subtracting(named)), lost \(named.subtracting(objects))")
-    let temporary = files.filter { $0.contains("/.") || $0.hasPrefix(".") }
+      surplus.isEmpty && lost.isEmpty, "gc left \(surplus.sorted()), lost \(lost.sorted())")
+    let journals = files.filter { $0.hasPrefix("journal/") }
+    try require(keepsUnfinished || journals.isEmpty, "gc left \(journals)")
+    let orphans = files.filter { $0.hasSuffix(".protected") }.filter { file in
+      !fileExists("\(repository)/\(file.dropLast(".protected".count)).json")
+    }
+    try require(orphans.isEmpty, "gc left \(orphans)")
+    let temporary = files.filter {
+      !$0.hasPrefix("journal/") && ($0.contains("/.") || $0.hasPrefix("."))
+    }
     try require(temporary.isEmpty, "gc left \(temporary)")
     let registrations = files.filter {
       $0.hasPrefix("locks/pass-") || $0.hasPrefix("locks/commit-")
     }
     try require(registrations.isEmpty, "gc left \(registrations)")
+  }
+
+  /// The passes whose segments the next snapshot will look into.
+  private var journaledPasses: [String] {
+    filesBelow(repository + "/journal").filter { $0.hasSuffix("/journal.json") }.map { file in
+      String(file.split(separator: "/").dropLast().last!)
+    }
   }
 
   /// The layers and segments that the model's points need.

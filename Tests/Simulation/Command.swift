@@ -12,7 +12,8 @@ struct Command: Sendable {
   static let all: [Command] = [
     writes, machine, snapshots, deletion, collection, verification, restoring, rollback, difference,
     lookup, clock, lostCaches, wholeCheck, crash, cancellation, fault, together, decay, recovery,
-    repair, amputation, healing,
+    repair, amputation, healing, salvage, protection, retention,
+    takeOver,
   ]
 }
 
@@ -39,13 +40,17 @@ extension World {
   /// One of the operations, for those commands that disturb it.
   func anyOperation() -> Operation {
     let collection = collections.randomElement(using: &random)!
-    switch Int.random(in: 0..<10, using: &random) {
+    switch Int.random(in: 0..<12, using: &random) {
     case 0 where !collection.points.isEmpty, 1 where !collection.points.isEmpty:
       return delete(collection)
     case 2: return collectGarbage()
     case 3: return Bool.random(using: &random) ? verify(nil) : heal(nil)
     case 4, 5:
       if let (owner, point) = anyPoint() { return restore(owner, point) }
+      return snapshot(collection)
+    case 6 where !collection.points.isEmpty: return prune(collection)
+    case 7:
+      if let (owner, point) = anyPoint() { return protect(owner, point) }
       return snapshot(collection)
     default: return snapshot(collection)
     }
@@ -132,6 +137,12 @@ extension Command {
       }
     }
     world.haveTablesRotted = true
+    // What an interrupted pass noted is believed no more than a cache.
+    for file in filesBelow(world.repository + "/journal")
+    where Int.random(in: 0..<6, using: &world.random) == 0 {
+      world.scratch("journal/" + file)
+      world.haveJournalsRotted = true
+    }
     world.log.add("caches lost or scratched")
   }
 }

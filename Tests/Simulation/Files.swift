@@ -23,6 +23,12 @@ func overwriteFile(_ path: String, _ bytes: [UInt8]) {
   precondition(unsafe write(file, bytes, bytes.count) == bytes.count, "\(path): \(errno)")
 }
 
+/// Sets when a file or folder was changed last.
+func setChanged(_ path: String, nanoseconds: Int) {
+  let time = timespec(tv_sec: nanoseconds / 1_000_000_000, tv_nsec: 0)
+  unsafe utimensat(AT_FDCWD, path, [time, time], 0)
+}
+
 func unlinkFile(_ path: String) { unsafe unlink(path) }
 
 func fileExists(_ path: String) -> Bool {

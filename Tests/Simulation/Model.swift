@@ -16,6 +16,7 @@ struct PointModel {
   /// As the repository said when the point was first listed; nanoseconds.
   var created = 0
   var sequence = 0
+  var isProtected = false
 }
 
 /// A simulated machine: its disks now, and its points in the order of their commits.
@@ -26,6 +27,8 @@ final class CollectionModel {
   var points: [PointModel] = []
   /// Whether passes ran at once, so that only the repository knows the order of their points.
   var isOrderUnknown = false
+  /// The newest point when everything was last read back and found good; nil when something rotted since.
+  var verified: String?
   /// Names that no disk ever had.
   private var diskCount = 0
 

@@ -17,6 +17,8 @@ extension Command {
     options.workerCount = 1
     options.overwritesFiles = true
     options.overwritesSources = true
+    // What a rollback that failed left is replaced or gone on with.
+    options.resumes = Bool.random(using: &world.random)
     let what = "rollback \(collection.name) \(disk.name) to \(point.id.prefix(6))"
     do {
       _ = try world.engine().restore(
@@ -28,6 +30,7 @@ extension Command {
     }
     disk.becomes(point.disks[disk.name]!)
     try world.require(fileContents(disk.path) == disk.content, "\(what): wrong content")
+    try world.require(!fileExists(partialPath(disk.path)), "\(what) left its partial file")
     world.log.add(what)
   }
 

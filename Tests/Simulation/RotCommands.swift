@@ -15,8 +15,11 @@ extension World {
   ///
   /// - Returns: what was done.
   @discardableResult
-  func scratch(_ object: String) -> String {
-    let path = repository + "/" + object
+  func scratch(_ object: String) -> String { scratch(file: repository + "/" + object) }
+
+  /// The same with any file.
+  @discardableResult
+  func scratch(file path: String) -> String {
     guard var bytes = fileContents(path), !bytes.isEmpty else { return "nothing" }
     let place = Int.random(in: 0..<bytes.count, using: &random)
     switch Int.random(in: 0..<6, using: &random) {
@@ -54,6 +57,7 @@ extension World {
   fileprivate func giveUp(_ collection: CollectionModel, _ point: PointModel) throws {
     let name = document(collection, point.id)
     if fileExists(repository + "/" + name) {
+      try engine().unprotect([collection.reference(point.id)])
       try engine().delete([collection.reference(point.id)])
     }
     forget([point.id], collection)
@@ -99,6 +103,7 @@ extension Command {
     world.log.add("rot: \(object): \(what)")
     guard fileContents(path) != before else { return }
     world.rot.add(object, original: before)
+    world.noteRot(of: object)
     if what == "removed", let id = Rot.pointID(of: object) {
       // Nothing is left that could say that there was a point.
       for collection in world.collections where collection.contains(id) {
@@ -114,6 +119,7 @@ extension Command {
     for object in world.rot.reversible {
       guard let bytes = world.rot.forget(object) else { continue }
       overwriteFile(world.repository + "/" + object, bytes)
+      world.noteRot(of: object)
       world.log.add("put back: \(object)")
     }
   }

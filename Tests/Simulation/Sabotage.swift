@@ -17,6 +17,8 @@ enum Sabotage: String, CaseIterable {
   case swapModels = "swap-models"
   /// An object that nobody needs and that gc can't see.
   case litter
+  /// Nothing protects a point any more.
+  case dropProtection = "drop-protection"
 
   /// - Returns: false when there was nothing to break.
   func strike(_ world: World) throws -> Bool {
@@ -43,9 +45,13 @@ enum Sabotage: String, CaseIterable {
       let index = collection.points.firstIndex { $0.id == point.id }!
       let other = collection.points[index - 1]
       collection.points[index] = PointModel(
-        id: point.id, state: other.state, created: point.created, sequence: point.sequence)
+        id: point.id, state: other.state, created: point.created, sequence: point.sequence,
+        isProtected: point.isProtected)
     case .litter:
       overwriteFile(world.repository + "/locks/pass-left", [1])
+    case .dropProtection:
+      guard let object = files.first(where: { $0.hasSuffix(".protected") }) else { return false }
+      unlinkFile(world.repository + "/" + object)
     }
     world.log.add("sabotage: \(rawValue)")
     return true

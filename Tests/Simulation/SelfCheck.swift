@@ -4,7 +4,7 @@ struct SelfCheck {
   let first: UInt64
 
   /// Seeds that each sabotage is tried on; it doesn't find something to break in all of them.
-  private static let seedCount: UInt64 = 8
+  private static let seedCount: UInt64 = 16
 
   /// - Returns: whether it may be believed.
   func run() -> Bool {

@@ -24,6 +24,7 @@ extension World {
     let isSurprise = options.sameDisks.isEmpty && !replaced.isEmpty
     let asked = options
     let known = Set(collection.points.map(\.id))
+    let hadJournal = !namesInFolder("\(repository)/journal/\(collection.name)").isEmpty
     return Operation(
       kind: "snapshot", text: text,
       body: { stop in
@@ -34,6 +35,7 @@ extension World {
         if tolerance.isConcurrent { collection.isOrderUnknown = true }
         try self.settle(
           ending, tolerance, text, collection, state, before: known, warns: isSurprise)
+        try self.settleJournals(ending, tolerance, text, collection, hadJournal: hadJournal)
       })
   }
 
@@ -66,6 +68,22 @@ extension World {
         try adoptAll(rest, collection, state, what)
       }
     }
+  }
+
+  /// What interrupted passes stored is taken over once, from those that there were.
+  private func settleJournals(
+    _ ending: Ending, _ tolerance: Tolerance, _ what: String, _ collection: CollectionModel,
+    hadJournal: Bool
+  ) throws {
+    guard case .returned(let text) = ending else { return }
+    let adopted = SnapshotResult(text: text).adopted
+    if adopted > 0 { log.add("  took over \(adopted) bytes") }
+    guard tolerance.isStrict else { return }
+    try require(adopted == 0 || hadJournal, "\(what) took over \(adopted) bytes from nobody")
+    // A scratched one may look like that of a newer program, and is left alone.
+    guard rot.isEmpty, !haveJournalsRotted else { return }
+    let left = filesBelow("\(repository)/journal/\(collection.name)")
+    try require(left.isEmpty, "\(what) left journals: \(left)")
   }
 
   /// Ids of listed points that were not there before the operation.
@@ -137,12 +155,31 @@ extension World {
   }
 }
 
+extension Command {
+  /// The pass after one that never committed.
+  static let takeOver = Command(name: "take over", weight: 12, when: \World.hasJournals) { world in
+    let collection = world.interrupted.randomElement(using: &world.random)!
+    try world.runUndisturbed(world.snapshot(collection))
+  }
+}
+
+extension World {
+  fileprivate var hasJournals: Bool { !interrupted.isEmpty }
+
+  /// The machines whose last pass left a journal.
+  fileprivate var interrupted: [CollectionModel] {
+    collections.filter { !namesInFolder("\(repository)/journal/\($0.name)").isEmpty }
+  }
+}
+
 /// What the model needs of a report, as text, because it may come from another process.
 private struct SnapshotResult {
   let id: String
   let parent: String
   let consistency: String
   let warnings: String
+  /// Bytes that were taken over from interrupted passes.
+  let adopted: Int
   let disks: [(name: String, changed: Int, isNewChain: Bool)]
 
   init(_ report: SnapshotReport) {
@@ -150,6 +187,7 @@ private struct SnapshotResult {
     parent = report.point.parent ?? ""
     consistency = report.point.consistency.rawValue
     warnings = report.warnings.joined(separator: "; ")
+    adopted = report.adoptedBytes
     disks = report.point.disks.map { ($0.name, $0.changedChunks, $0.newChainReason != nil) }
   }
 
@@ -159,7 +197,8 @@ private struct SnapshotResult {
     parent = fields[1]
     consistency = fields[2]
     warnings = fields[3]
-    disks = fields[4...].map { row in
+    adopted = Int(fields[4])!
+    disks = fields[5...].map { row in
       let parts = row.split(separator: "\u{1F}")
       return (String(parts[0]), Int(parts[1])!, parts[2] == "new")
     }
@@ -167,6 +206,6 @@ private struct SnapshotResult {
 
   var text: String {
     let rows = disks.map { "\($0.name)\u{1F}\($0.changed)\u{1F}\($0.isNewChain ? "new" : "old")" }
-    return ([id, parent, consistency, warnings] + rows).joined(separator: "\u{1E}")
+    return ([id, parent, consistency, warnings, String(adopted)] + rows).joined(separator: "\u{1E}")
   }
 }

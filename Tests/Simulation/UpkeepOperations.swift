@@ -2,48 +2,6 @@ import Engine
 import Platform
 
 extension World {
-  /// A garbage collection; what it says beforehand is what it does.
-  func collectGarbage() -> Operation {
-    let pointsBefore = pointCount
-    let sweepsBefore = hasDeadPasses
-    return Operation(
-      kind: "gc", text: "gc",
-      body: { stop in
-        let engine = try self.engine()
-        let expected = try engine.collectGarbage(dryRun: true, stop: stop)
-        let done = try engine.collectGarbage(stop: stop)
-        return "\(Self.text(expected))\u{1E}\(Self.text(done))"
-      },
-      settle: { ending, tolerance in
-        try self.require(self.pointCount == pointsBefore || tolerance.isConcurrent, "gc: points")
-        switch ending {
-        case .failed(let failure): try self.judge(failure, tolerance, "gc")
-        case .killed: break
-        case .returned(let text):
-          self.rot.makeIrreversible { $0.hasPrefix("layers/") || $0.hasPrefix("segments/") }
-          guard tolerance.isStrict else { return }
-          let parts = text.split(separator: "\u{1E}")
-          // What passes that died left is swept before gc begins to count, and a dry run doesn't know what
-          // its merges will let go: see BUGS.md.
-          try self.require(
-            parts[0] == parts[1] || sweepsBefore || !parts[0].contains(" 0 merged"),
-            "gc said \(parts[0]), did \(parts[1])")
-          self.log.add("  gc: \(parts[1])")
-          try self.checkNothingIsLeft()
-        }
-      })
-  }
-
-  private var hasDeadPasses: Bool {
-    namesInFolder(repository + "/locks").contains { $0.hasPrefix("pass-") }
-  }
-
-  private static func text(_ report: GarbageReport) -> String {
-    "\(report.layers) layers, \(report.segments) segments, \(report.mergedLayers) merged,"
-      + " \(report.rewrittenSegments) rewritten, \(report.bytes) bytes, \(report.partBytes) of parts,"
-      + " \(report.inUse) in use"
-  }
-
   /// Two workers would make the order of calls a matter of chance.
   static var oneWorker: VerifyOptions {
     var options = VerifyOptions()
@@ -53,11 +11,19 @@ extension World {
 
   /// A verification of everything or of one machine.
   func verify(_ collection: CollectionModel?) -> Operation {
-    let text = "verify \(collection?.name ?? "all")"
+    var options = Self.oneWorker
+    if Int.random(in: 0..<3, using: &random) == 0 {
+      options.sample = Double.random(in: 0...1, using: &random)
+    }
+    // Any other time would be a matter of chance.
+    if Int.random(in: 0..<8, using: &random) == 0 { options.maxSeconds = 0 }
+    let isWhole = options.sample == nil && options.maxSeconds == nil
+    let text = "verify \(collection?.name ?? "all")\(isWhole ? "" : " in part")"
+    let asked = options
     return Operation(
       kind: "verify", text: text,
       body: { stop in
-        try self.engine().verify(collection: collection?.name, Self.oneWorker, stop: stop).damage
+        try self.engine().verify(collection: collection?.name, asked, stop: stop).damage
           .map(DamageModel.init).map(\.text).joined(separator: "\u{1E}")
       },
       settle: { ending, tolerance in
@@ -65,6 +31,11 @@ extension World {
         case .failed(let failure): try self.judge(failure, tolerance, text)
         case .killed: break
         case .returned(let report):
+          if isWhole && tolerance.isStrict && self.rot.isEmpty && report.isEmpty {
+            for one in self.known where collection == nil || one === collection {
+              self.noteVerified(one)
+            }
+          }
           for damage in DamageModel.list(report) {
             try self.judge(damage.failure, tolerance, text + " found damage in \(damage.points)")
           }
@@ -91,36 +62,9 @@ extension World {
         return "\(targets.count)"
       },
       settle: { ending, tolerance in
-        try self.settleRestore(ending, tolerance, text, targets, point, overwrites: overwrites)
+        try self.settleRestore(
+          ending, tolerance, text, targets, collection, point, overwrites: overwrites)
       })
-  }
-
-  private func settleRestore(
-    _ ending: Ending, _ tolerance: Tolerance, _ what: String, _ targets: [RestoreTarget],
-    _ point: PointModel, overwrites: Bool
-  ) throws {
-    var complete = 0
-    for target in targets {
-      // There is no such thing as a partial restore, whatever happened.
-      if let content = fileContents(target.path), !overwrites || content != [1, 2, 3] {
-        try require(content == point.disks[target.disk]!, "\(what), disk \(target.disk): wrong")
-        complete += 1
-      }
-      unlinkFile(target.path)
-    }
-    switch ending {
-    case .returned: try require(complete == targets.count, "\(what): \(complete) disks")
-    case .failed(let failure): try judge(failure, tolerance, what)
-    case .killed:
-      // Between the link and the rename that replaces a file, a complete file has a hidden name: BUGS.md.
-      if overwrites { removeHiddenTargets() }
-    }
-  }
-
-  private func removeHiddenTargets() {
-    for name in namesInFolder(folder) where name.hasPrefix(".strobe-") {
-      unlinkFile(folder + "/" + name)
-    }
   }
 }
 

@@ -30,6 +30,8 @@ final class World {
   private(set) var clock: Int
   /// Whether head tables may be damaged.
   var haveTablesRotted = false
+  /// Whether journals of interrupted passes may be damaged.
+  var haveJournalsRotted = false
   /// Intercepted calls that a command of each kind made when nothing disturbed it.
   var usualCalls: [String: Int] = [:]
   private var restoreCount = 0

@@ -48,7 +48,10 @@ struct DiskPlan: Sendable {
     }
     // What verify found damaged must not be built on.
     let verified = (try? VerificationRecord.read(repository.store, collection.name)) ?? .init()
-    if let layer = old.layerIDs.first(where: verified.isDamaged) {
+    for layer in old.layerIDs where verified.isDamaged(layer: layer) {
+      // Unless it was put back since.
+      let reader = try? LayerReader(repository.store, layer)
+      if (try? reader?.checkAllGroups(CancellationFlag())) != nil { continue }
       return plan(nil, "\(layer.layerName) of the parent is damaged", warns: true)
     }
     let geometry = ChunkGeometry(diskSize: old.size, chunkSize: collection.chunkSize)
