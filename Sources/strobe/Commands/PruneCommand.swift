@@ -20,8 +20,9 @@ enum PruneCommand: Command {
   static let declaration = CommandDeclaration(
     name: "prune", summary: "Remove the restore points that no rule keeps",
     discussion: """
-      At least one rule is needed; a point stays when any rule keeps it. Times are UTC. The newest point and \
-      protected ones (strobe protect) always stay, and so do points that can't be read. Points that another \
+      At least one rule is needed; a point stays when any rule keeps it. Times are UTC. The newest point, the newest \
+      that a verification read back whole, and protected ones (strobe protect) always stay, and so do points \
+      that can't be read. Points that another \
       command reads or continues are left for the next time. It may be interrupted at any moment.
 
       Points follow one another in the order in which they were taken, whatever the clock said. One whose time \
