@@ -36,7 +36,6 @@ VARIANTS = {
     "btrfs": ("btrfs", [], "", "xfs"),
     "ext4-writeback": ("ext4", [], "data=writeback", "btrfs"),
     "xfs-small-log": ("xfs", ["--unsupported", "-l", "size=8m"], "", "xfs"),
-    "ext4-fast-commit": ("ext4", ["-O", "fast_commit"], "", "xfs"),
 }
 
 

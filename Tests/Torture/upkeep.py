@@ -172,11 +172,13 @@ def delete(world):
 
 def prune(world):
     name = world.random.choice(list(world.collections))
-    points = world.book[name]
-    keep = world.random.randrange(2, 8)
-    return Plan("prune", ["prune", name, f"--keep-last={keep}", "--json"],
-                deletes=[(name, point) for point in list(points)[:-keep]
-                         if (name, point) not in world.program.protected])
+    if not world.book[name]:
+        return snapshot(world, of=name)
+    words = ["prune", name, f"--keep-last={world.random.randrange(2, 8)}", "--json"]
+    # The newest that was verified stays as well: a dry run knows.
+    dry = json.loads(world.program.run(*words, "--dry-run").stdout)
+    return Plan("prune", words, deletes=[(name, point["id"]) for point in dry["points"]
+                                         if point["action"] == "remove"])
 
 
 def protect(world):

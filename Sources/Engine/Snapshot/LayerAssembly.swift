@@ -74,7 +74,7 @@ struct LayerAssembly {
     let table = try FingerprintTable.create(path, geometry: chain.geometry)
     let map = GroupMap()
     let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
-    for group in 0..<chain.geometry.groupCount where chain.touches(group: group) {
+    for group in chain.touchedGroups {
       try unsafe chain.resolve(group: group, into: map, scratch: scratch.bytes)
       try unsafe table.write(group: group, map.fingerprints)
     }

@@ -119,10 +119,13 @@ extension SnapshotEngine {
   func newestVerifiedPoint(_ collection: String) throws(StrobeError) -> String? {
     let store = repository.store
     let record = try VerificationRecord.read(store, collection)
-    for summary in try loadIndex(collection).points.reversed() {
+    // The layers of later points were not read.
+    guard let last = record.lastSequence else { return nil }
+    var layers: [ObjectID: Bool] = [:]
+    for summary in try loadIndex(collection).points.reversed() where summary.sequence <= last {
       do throws(StrobeError) {
         let point = try RestorePoint.read(store, collection, summary.id)
-        if try isVerified(point, record) { return summary.id }
+        if try isVerified(point, record, &layers) { return summary.id }
       } catch {
         guard error.reason == .notFound || error.isUnreadable else { throw error }
       }
@@ -130,17 +133,15 @@ extension SnapshotEngine {
     return nil
   }
 
+  /// - Parameter layers: of the layers that were asked for, whether all that they name was read back.
   private func isVerified(
-    _ point: RestorePoint, _ record: VerificationRecord
+    _ point: RestorePoint, _ record: VerificationRecord, _ layers: inout [ObjectID: Bool]
   ) throws(StrobeError) -> Bool {
     let history = CollectionHistory(name: point.collection, [PointFacts(point)])
-    // Its layers were read, if it was there then.
-    guard let last = record.lastSequence, point.sequence <= last else { return false }
     for disk in history.disks {
       for layer in disk.layers {
-        if record.isDamaged(layer: layer) { return false }
-        for segment in try LayerReader(repository.store, layer).segments
-        where record.checked(segment) == nil { return false }
+        if layers[layer] == nil { layers[layer] = try isRead(layer, record) }
+        if layers[layer] != true { return false }
       }
       var affected = AffectedPoints(disk, repository.store)
       for damage in record.damage where damage.disk == disk.name {
@@ -150,5 +151,12 @@ extension SnapshotEngine {
       }
     }
     return true
+  }
+
+  private func isRead(_ layer: ObjectID, _ record: VerificationRecord) throws(StrobeError) -> Bool {
+    if record.isDamaged(layer: layer) { return false }
+    return try LayerReader(repository.store, layer).segments.allSatisfy {
+      record.checked($0) != nil
+    }
   }
 }

@@ -90,6 +90,16 @@ package final class Chain: Sendable {
     }
   }
 
+  /// The groups that some layer holds something of, in rising order: as many as the layers say, however large the
+  /// disk claims to be.
+  package var touchedGroups: [Int] {
+    var groups: Set<Int> = []
+    for layer in layers {
+      for rank in 0..<layer.storedGroupCount { groups.insert(layer.group(rank: rank)) }
+    }
+    return groups.filter { $0 < geometry.groupCount }.sorted()
+  }
+
   /// Whether any layer holds something of `group`.
   package func touches(group: Int, firstLayer: Int = 0) -> Bool {
     layers[firstLayer...].contains { $0.rank(ofGroup: group) != nil }

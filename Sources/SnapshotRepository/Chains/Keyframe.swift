@@ -27,18 +27,11 @@ package enum Keyframe {
     let whole = GroupMap()
     let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
     var numbers = SegmentNumbers()
-    for group in 0..<chain.geometry.groupCount where chain.touches(group: group) {
+    for group in chain.touchedGroups {
       try stop.check()
       try unsafe chain.resolve(group: group, into: resolved, scratch: scratch.bytes)
       whole.reset()
-      for word in resolved.stored.indices {
-        forEachBit(of: resolved.stored[word]) { bit in
-          let index = word * 64 + bit
-          let location = resolved.location(index)
-          let number = numbers.number(of: chain.segments[Int(location.segment)])
-          whole.set(index, resolved.fingerprint(index), location.renumbered(number))
-        }
-      }
+      whole.add(storedOf: resolved, of: chain, &numbers)
       try writer.append(group: group, whole)
     }
     try writer.finish(segments: numbers.ids)

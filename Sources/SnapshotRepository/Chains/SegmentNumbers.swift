@@ -1,3 +1,5 @@
+import ChangeDetection
+
 /// Numbers the segments that a layer really names, in the order in which it meets them.
 package struct SegmentNumbers {
   package private(set) var ids: [ObjectID] = []
@@ -11,5 +13,19 @@ package struct SegmentNumbers {
     numbers[id] = number
     ids.append(id)
     return number
+  }
+}
+
+extension GroupMap {
+  /// Takes over the chunks with content of a group that `chain` resolved, their segments numbered anew.
+  func add(storedOf resolved: GroupMap, of chain: Chain, _ numbers: inout SegmentNumbers) {
+    for word in resolved.stored.indices {
+      forEachBit(of: resolved.stored[word]) { bit in
+        let index = word * 64 + bit
+        let location = resolved.location(index)
+        let number = numbers.number(of: chain.segments[Int(location.segment)])
+        set(index, resolved.fingerprint(index), location.renumbered(number))
+      }
+    }
   }
 }

@@ -31,22 +31,17 @@ struct LayerMerge {
     let merged = GroupMap()
     let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
     var numbers = SegmentNumbers()
-    for group in 0..<chain.geometry.groupCount where chain.touches(group: group) {
+    for group in chain.touchedGroups {
       try stop.check()
       try unsafe chain.resolve(group: group, into: resolved, scratch: scratch.bytes)
       merged.reset()
-      for word in resolved.known.indices {
-        // Below a keyframe there is nothing that zeros would have to hide.
-        if !layers[0].header.isKeyframe {
+      // Below a keyframe there is nothing that zeros would have to hide.
+      if !layers[0].header.isKeyframe {
+        for word in resolved.known.indices {
           merged.clear(word: word, bits: resolved.known[word] & ~resolved.stored[word])
         }
-        forEachBit(of: resolved.stored[word]) { bit in
-          let index = word * 64 + bit
-          let location = resolved.location(index)
-          let number = numbers.number(of: chain.segments[Int(location.segment)])
-          merged.set(index, resolved.fingerprint(index), location.renumbered(number))
-        }
       }
+      merged.add(storedOf: resolved, of: chain, &numbers)
       try layer.append(group: group, merged)
     }
     try layer.finish(segments: numbers.ids)
@@ -62,8 +57,7 @@ struct LayerMerge {
     let new = try Chain(store, layers: [id], geometry: old.geometry)
     let (left, right) = (GroupMap(), GroupMap())
     let scratch = AlignedBuffer(count: LayerFormat.largestGroup)
-    for group in 0..<old.geometry.groupCount
-    where old.touches(group: group) || new.touches(group: group) {
+    for group in Set(old.touchedGroups + new.touchedGroups).sorted() {
       try stop.check()
       try unsafe old.resolve(group: group, into: left, scratch: scratch.bytes)
       try unsafe new.resolve(group: group, into: right, scratch: scratch.bytes)
