@@ -28,7 +28,7 @@ struct FreezeTests {
     let options = ["ext4": "ro,noload", "xfs": "ro,norecovery,nouuid"]
     // A Btrfs can't be mounted beside its twin; its check reads as much.
     if let options = options[kind] {
-      let copy = try rig.mount("-o", "loop," + options, image)
+      let copy = try rig.mount("-o", options, rig.loop(on: image))
       expectSame(copy + "/file", system.mountPoint + "/file")
       try rig.unmountNow(copy)
     }

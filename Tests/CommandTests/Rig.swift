@@ -132,7 +132,7 @@ extension Rig {
     _ kind: String, _ image: String, at location: SourceLocation = #_sourceLocation
   ) throws {
     if kind == "xfs" {
-      let copy = try mount("-o", "loop,nouuid", image)
+      let copy = try mount("-o", "nouuid", loop(on: image))
       try unmountNow(copy)
     }
     let words =
