@@ -105,6 +105,13 @@ package struct LeftFrozen {
       .usage, "\(path) is not a mount point", advice: "findmnt lists the mount points")
   }
 
+  private static func openIfThere(_ path: String) throws(StrobeError) -> FileDescriptor? {
+    do throws(StrobeError) { return try FileDescriptor(opening: path, O_RDWR) } catch {
+      if error.errno == ENOENT { return nil }
+      throw error
+    }
+  }
+
   private func recordedDevices() throws(StrobeError) -> [DeviceNumber] {
     guard try FileFacts(path: folder) != nil else { return [] }
     return try namesInDirectory(folder).sorted().compactMap { name in
@@ -118,7 +125,8 @@ package struct LeftFrozen {
   private func thaw(stale device: DeviceNumber) throws(StrobeError) -> Repair? {
     let path = FreezeRecord.path(of: device, in: folder)
     guard try FileFacts(path: path) != nil else { return nil }
-    let file = try FileDescriptor(opening: path, O_RDWR)
+    // Its holder may have removed it just now: then nothing is left.
+    guard let file = try Self.openIfThere(path) else { return nil }
     guard clinux_try_lock(file.number, 1) == 0, FreezeRecord.leads(path, to: file.number) else {
       return nil
     }
