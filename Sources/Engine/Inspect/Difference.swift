@@ -68,6 +68,12 @@ extension SnapshotEngine {
     defer { oldLock.release() }
     let (newPoint, newLock) = try hold(new)
     defer { newLock.release() }
+    // The collection's record was lost between them and made anew, with another key.
+    guard oldPoint.secret == newPoint.secret else {
+      throw StrobeError(
+        .refused, "\(old) and \(new) have fingerprints of different keys, which can't be compared",
+        advice: "restore both and compare the disks")
+    }
     var all = oldPoint.disks.map(\.name)
     all += newPoint.disks.map(\.name).filter { !all.contains($0) }
     for name in names where !all.contains(name) {
