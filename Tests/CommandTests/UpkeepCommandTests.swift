@@ -144,6 +144,13 @@ struct UpkeepCommandTests {
     expectSame(shop.file("new"), shop.file("os.raw"))
     try shop.strobe("heal", "--from", shop.file("copy")).expect(0).expectOutput(
       "1 of 1 damaged layer healed.")
+    // Damage that went with its point is not remembered for ever.
+    try shop.write([0x55], to: layer, at: 150)
+    try shop.strobe("verify").expect(1)
+    try shop.strobe("delete", shop.kept[2].point).expect(0)
+    try shop.strobe("verify").expect(0)
+    try shop.strobe("heal").expect(0).expectOutput("No damage is known")
+    shop.forget(shop.kept[2].point)
     try shop.strobe("verify").expect(0)
     for kept in shop.kept {
       let target = shop.file("target")

@@ -102,6 +102,15 @@ struct CollectionVerification {
       guard let group = groups[key] else { continue }
       segments.formUnion(try verify(group, all: all, &report))
     }
+    // A document that can't be read may have any layer.
+    if all && !report.damage.contains(where: { $0.disk == nil }) {
+      let layers = groups.values.reduce(into: Set<ObjectID>()) { layers, group in
+        for disk in CollectionHistory(name: collection, group.facts).disks {
+          layers.formUnion(disk.layers)
+        }
+      }
+      writeDown(&report) { $0.keep(layers: layers) }
+    }
     if all && options.sample == nil && report.damage.isEmpty {
       writeDown(&report) { $0.keep(segments) }
     }

@@ -145,6 +145,13 @@ package struct VerificationRecord: Codable, Sendable, Equatable {
     damagedLayers = known.isEmpty ? nil : known
   }
 
+  /// Forgets damage of layers that no point has any more.
+  package mutating func keep(layers: Set<ObjectID>) {
+    let known = Set(layers.map(\.description))
+    let kept = (damagedLayers ?? [:]).filter { known.contains($0.key) }
+    damagedLayers = kept.isEmpty ? nil : kept
+  }
+
   /// Forgets segments that are gone.
   package mutating func keep(_ ids: Set<ObjectID>) {
     let known = Set(ids.map(\.description))
