@@ -21,16 +21,20 @@ let package = Package(
     .systemLibrary(name: "CAIO", providers: [.apt(["libaio-dev"])]),
     .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
     .systemLibrary(name: "CBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
     .target(name: "CLinux", dependencies: ["CXXHash", "CCrypto"]),
     // The eBPF program of the change tracker, compiled by `scripts/build-tracker` and embedded.
     .target(name: "CChangeTracker", exclude: ["tracker.bpf.c"]),
+    // libvirt's C library, loaded at run time: Strobe runs where there is none.
+    .target(name: "CLibvirt"),
 
     // Data flows downwards on a snapshot; a room imports only rooms above it.
     .target(name: "Platform", dependencies: ["CLinux"], swiftSettings: room),
     .target(
-      name: "BlockDevices", dependencies: ["Platform", "CLinux", "CAIO"], swiftSettings: room),
+      name: "BlockDevices", dependencies: ["Platform", "CLinux", "CAIO", "CNBD"],
+      swiftSettings: room),
     .target(name: "ChangeDetection", dependencies: ["Platform", "CLinux"], swiftSettings: room),
     .target(name: "ChunkCodec", dependencies: ["Platform", "CLinux", "CLZ4"], swiftSettings: room),
     .target(
@@ -41,12 +45,16 @@ let package = Package(
       dependencies: ["Platform", "BlockDevices", "CLinux", "CBPF", "CChangeTracker"],
       swiftSettings: room),
     .target(
-      name: "Quiescing", dependencies: ["Platform", "BlockDevices", "CLinux"], swiftSettings: room),
+      name: "VirtualMachines", dependencies: ["Platform", "CLinux", "CLibvirt"],
+      swiftSettings: room),
+    .target(
+      name: "Quiescing", dependencies: ["Platform", "BlockDevices", "VirtualMachines", "CLinux"],
+      swiftSettings: room),
     .target(
       name: "Engine",
       dependencies: [
         "Platform", "BlockDevices", "ChangeDetection", "ChunkCodec", "SnapshotRepository",
-        "ChangeTracking", "Quiescing", "CLinux",
+        "ChangeTracking", "VirtualMachines", "Quiescing", "CLinux",
       ],
       swiftSettings: room),
 
@@ -121,17 +129,21 @@ let package = Package(
       dependencies: ["ChangeTracking", "BlockDevices", "Platform", "TestSupport"],
       swiftSettings: room),
     .testTarget(
+      name: "VirtualMachinesTests",
+      dependencies: ["VirtualMachines", "BlockDevices", "Platform", "CLinux", "TestSupport"],
+      swiftSettings: room),
+    .testTarget(
       name: "QuiescingTests",
       dependencies: [
-        "Quiescing", "BlockDevices", "Platform", "CLinux", "strobe", "freeze-driver", "TestSupport",
+        "Quiescing", "VirtualMachines", "BlockDevices", "Platform", "CLinux", "strobe",
+        "freeze-driver", "TestSupport",
       ],
       swiftSettings: room),
     .testTarget(
       name: "EngineTests",
       dependencies: [
-        "Engine", "ChangeTracking", "Quiescing", "SnapshotRepository", "BlockDevices",
-        "ChangeDetection", "Platform", "CLinux",
-        "TestSupport",
+        "Engine", "ChangeTracking", "VirtualMachines", "Quiescing", "SnapshotRepository",
+        "BlockDevices", "ChangeDetection", "Platform", "CLinux", "TestSupport",
       ], swiftSettings: room),
     .testTarget(
       name: "CommandLineArgumentsTests", dependencies: ["CommandLineArguments"], swiftSettings: room

@@ -1,10 +1,9 @@
 import CLinux
 import Glibc
-import Platform
 
 /// A program started without a shell, in a process group or session of its own.
-final class ChildProcess {
-  let id: pid_t
+package final class ChildProcess {
+  package let id: Int32
   /// Tells this very process from another one that got its number later.
   private let handle: Int32
   private var hasEnded = false
@@ -12,7 +11,7 @@ final class ChildProcess {
   /// - Parameters:
   ///   - descriptors: what its descriptors 0, 1, 2, … are to be; every other one is closed.
   ///   - environment: `NAME=value`.
-  init(
+  package init(
     _ program: String, arguments: [String], environment: [String], descriptors: [Int32],
     newSession: Bool = false
   ) throws(StrobeError) {
@@ -44,7 +43,7 @@ final class ChildProcess {
   }
 
   /// Signals the process alone.
-  func signal(_ number: Int32) {
+  package func signal(_ number: Int32) {
     if hasEnded { return }
     if handle < 0 || clinux_process_signal(handle, number) != 0 && errno == ENOSYS {
       kill(id, number)
@@ -53,12 +52,12 @@ final class ChildProcess {
 
   /// Signals everybody in its process group. Only before it was waited for: until then the group can't
   /// be another's.
-  func signalGroup(_ number: Int32) {
+  package func signalGroup(_ number: Int32) {
     if !hasEnded { kill(-id, number) }
   }
 
   /// Whether it has ended; it is still a zombie then, so that its number and group stay its own.
-  var isOver: Bool {
+  package var isOver: Bool {
     var information = unsafe siginfo_t()
     let flags = WEXITED | WNOHANG | WNOWAIT
     let result = unsafe waitid(P_PID, id_t(id), &information, flags)
@@ -68,7 +67,7 @@ final class ChildProcess {
   /// Frees the number of a process that is over.
   ///
   /// - Returns: as waitpid(2) gives it; nil when somebody else has waited for it.
-  func collect() -> Int32? {
+  package func collect() -> Int32? {
     if hasEnded { return nil }
     hasEnded = true
     var status: Int32 = 0

@@ -1,0 +1,146 @@
+import CLinux
+import Glibc
+package import Platform
+
+/// A UNIX stream socket on which both sides speak lines: QMP and the guest agent.
+///
+/// One thread uses it at a time. Every wait has a limit: what is at the other end may hang, die in the middle of
+/// a line, or be a guest that means harm (a line has at most ``lineLimit`` bytes).
+package final class LineSocket {
+  package static let lineLimit = 64 << 20
+
+  package let path: String
+  private let descriptor: Int32
+  private var buffer: [UInt8] = []
+  /// How much of `buffer` is known to hold no line end.
+  private var searched = 0
+
+  /// - Throws: `notFound` when nothing is there, `busy` when nobody answers within the limit, `system`.
+  package init(connecting path: String, milliseconds: Int) throws(StrobeError) {
+    self.path = path
+    descriptor = try Self.connect(path, milliseconds)
+  }
+
+  deinit { close(descriptor) }
+
+  /// For whoever inherits it.
+  package var number: Int32 { descriptor }
+
+  private static func connect(_ path: String, _ milliseconds: Int) throws(StrobeError) -> Int32 {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    let bytes = Array(path.utf8)
+    let room = MemoryLayout.size(ofValue: address.sun_path)
+    guard !bytes.isEmpty, bytes.count < room, !bytes.contains(0) else {
+      throw StrobeError(
+        .usage, "the path of socket \(path) has \(bytes.count) bytes, more than \(room - 1)",
+        advice: "name it by a shorter path, such as a symbolic link")
+    }
+    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
+    let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+    let number = try systemCall("socket", path) { socket(AF_UNIX, type, 0) }
+    do throws(StrobeError) {
+      // A full backlog makes connect(2) wait: for as long as a send may.
+      setLimit(number, milliseconds)
+      try systemCall("connect", path) {
+        unsafe withUnsafePointer(to: &address) {
+          unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            unsafe Glibc.connect(number, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+          }
+        }
+      }
+      return number
+    } catch {
+      close(number)
+      throw explained(error, path)
+    }
+  }
+
+  private static func explained(_ error: StrobeError, _ path: String) -> StrobeError {
+    switch error.errno {
+    case ENOENT:
+      StrobeError(.notFound, "there is no socket \(path)", advice: "is the guest running?")
+    case ECONNREFUSED:
+      StrobeError(
+        .notFound, "nobody listens at socket \(path)", advice: "the guest that made it has ended")
+    case EAGAIN:
+      StrobeError(
+        .busy, "socket \(path) takes no more connections", advice: "somebody else is connected")
+    default: error
+    }
+  }
+
+  private static func setLimit(_ number: Int32, _ milliseconds: Int) {
+    var limit = timeval(
+      tv_sec: milliseconds / 1000, tv_usec: suseconds_t(milliseconds % 1000 * 1000))
+    unsafe setsockopt(
+      number, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+  }
+
+  /// Sends all of `bytes`.
+  ///
+  /// - Throws: `system` with EPIPE or ECONNRESET when the other end is gone, EAGAIN when it doesn't read.
+  package func send(_ bytes: [UInt8], milliseconds: Int) throws(StrobeError) {
+    Self.setLimit(descriptor, max(1, milliseconds))
+    var done = 0
+    while done < bytes.count {
+      done += try systemCall("send", path) {
+        unsafe bytes[done...].withUnsafeBytes {
+          unsafe Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+        }
+      }
+    }
+  }
+
+  /// The next line, without its end.
+  ///
+  /// - Parameter deadline: of ``monotonicMilliseconds()``.
+  /// - Returns: nil when there was none until the deadline; what has come of one is kept.
+  /// - Throws: `system` with ECONNRESET when the other end is gone, EMSGSIZE when a line doesn't end.
+  package func line(until deadline: Int, stop: CancellationFlag? = nil) throws(StrobeError)
+    -> [UInt8]?
+  {
+    while true {
+      if let end = buffer[searched...].firstIndex(of: UInt8(ascii: "\n")) {
+        let line = Array(buffer[..<end])
+        buffer.removeSubrange(...end)
+        searched = 0
+        return line.last == UInt8(ascii: "\r") ? line.dropLast() : line
+      }
+      searched = buffer.count
+      guard buffer.count < Self.lineLimit else {
+        throw .system(EMSGSIZE, call: "read", object: path)
+      }
+      guard try receive(until: deadline, stop) else { return nil }
+    }
+  }
+
+  private func receive(until deadline: Int, _ stop: CancellationFlag?) throws(StrobeError) -> Bool {
+    while true {
+      try stop?.check()
+      let left = deadline - monotonicMilliseconds()
+      var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      // Somebody may cancel meanwhile.
+      let ready = unsafe poll(&request, 1, Int32(clamping: max(0, min(left, 100))))
+      if ready == 0 && left > 0 || ready < 0 && errno == EINTR { continue }
+      if ready == 0 { return false }
+      break
+    }
+    let old = buffer.count
+    buffer.append(contentsOf: repeatElement(0, count: 64 << 10))
+    let count = unsafe buffer.withUnsafeMutableBytes {
+      unsafe recv(descriptor, $0.baseAddress! + old, $0.count - old, Int32(MSG_DONTWAIT))
+    }
+    let code = errno
+    buffer.removeLast(buffer.count - old - max(count, 0))
+    if count > 0 || count < 0 && (code == EAGAIN || code == EINTR) { return true }
+    throw .system(count == 0 ? ECONNRESET : code, call: "read", object: path)
+  }
+}
+
+/// CLOCK_MONOTONIC.
+package func monotonicMilliseconds() -> Int {
+  var time = timespec()
+  unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+  return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
