@@ -45,7 +45,7 @@ let package = Package(
       dependencies: ["Platform", "BlockDevices", "CLinux", "CBPF", "CChangeTracker"],
       swiftSettings: room),
     .target(
-      name: "VirtualMachines", dependencies: ["Platform", "CLinux", "CLibvirt"],
+      name: "VirtualMachines", dependencies: ["Platform", "BlockDevices", "CLinux", "CLibvirt"],
       swiftSettings: room),
     .target(
       name: "Quiescing", dependencies: ["Platform", "BlockDevices", "VirtualMachines", "CLinux"],

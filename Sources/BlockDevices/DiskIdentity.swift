@@ -11,6 +11,8 @@ package struct DiskIdentity: Equatable, Sendable {
 
   package init(text: String) { self.text = text }
 
+  init(ofFile facts: FileFacts) { text = "file:" + Self.mark(facts) }
+
   init(of file: borrowing FileDescriptor, _ facts: FileFacts) {
     if !facts.isBlockDevice {
       text = "file:" + Self.mark(facts)

@@ -2,24 +2,44 @@ import CLinux
 import Glibc
 package import Platform
 
-/// A disk that is read: a block device or a raw image file, opened for direct I/O where that works.
+/// A disk that is read: a block device or a raw image file, opened for direct I/O where that works, or what
+/// an NBD server exports.
 package final class DiskSource: Sendable {
   package enum Kind: String, Sendable {
     case blockDevice, imageFile
+    /// An NBD export of somebody else's.
+    case network
+    /// A disk of a guest, which its hypervisor shows when the cut is made; until then it can't be read.
+    case guest
   }
 
   /// As the user named it.
   package let path: String
+  /// The device or file of this machine that it is, or that is served; the same as `path` for others.
+  package let filePath: String
   package let kind: Kind
   /// Bytes; a multiple of 512.
   package let size: Int
   /// Bytes: 512 or 4,096.
   package let logicalSectorSize: Int
   package let identity: DiskIdentity
-  /// What the source is, to tell whether two of them are one.
-  package let facts: FileFacts
-  private let file: FileDescriptor
-  private let isDirect: Bool
+  /// What the source is on this machine, to tell whether two of them are one; nil: it is elsewhere.
+  package let facts: FileFacts?
+  private let medium: Medium
+
+  private enum Medium: Sendable {
+    case file(OpenFile, isDirect: Bool)
+    /// Served by somebody who has to live for as long: see `keeper`.
+    case network(NBDDisk)
+    case none
+  }
+
+  /// What has to live for as long as the source is read.
+  private let keeper: (any DiskServer)?
+
+  private static func isDirect(_ file: borrowing FileDescriptor) -> Bool {
+    fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
+  }
 
   /// Opens a source for reading and writes its page cache back, so that direct reads see all of it.
   package init(path: String) throws(StrobeError) {
@@ -33,6 +53,7 @@ package final class DiskSource: Sendable {
         advice: "name a device such as /dev/vdb or a raw image file")
     }
     self.path = path
+    filePath = path
     kind = found.isBlockDevice ? .blockDevice : .imageFile
     let file = try Self.open(path)
     let facts = try file.facts()
@@ -51,12 +72,13 @@ package final class DiskSource: Sendable {
     logicalSectorSize = geometry.logicalSectorSize
     identity = DiskIdentity(of: file, facts)
     self.facts = facts
-    isDirect = fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
     // Dirty pages written back later would look like somebody's writes during the pass.
     if fsync(file.number) != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT) {
       throw .system(errno, call: "fsync", object: path)
     }
-    self.file = file
+    let isDirect = Self.isDirect(file)
+    medium = .file(OpenFile(file), isDirect: isDirect)
+    keeper = nil
   }
 
   /// A copy in a file that is read in place of the original: the identity is the original's.
@@ -64,13 +86,15 @@ package final class DiskSource: Sendable {
     reading file: consuming FileDescriptor, inPlaceOf original: DiskSource
   ) throws(StrobeError) {
     path = original.path
+    filePath = original.filePath
     kind = .imageFile
     size = original.size
     logicalSectorSize = original.logicalSectorSize
     identity = original.identity
     facts = try file.facts()
-    isDirect = fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
-    self.file = file
+    let isDirect = Self.isDirect(file)
+    medium = .file(OpenFile(file), isDirect: isDirect)
+    keeper = nil
   }
 
   /// The first `size` bytes of a restore's target, to see what it holds already.
@@ -78,13 +102,88 @@ package final class DiskSource: Sendable {
     reading file: consuming FileDescriptor, target path: String, size: Int
   ) throws(StrobeError) {
     self.path = path
+    filePath = path
     self.size = size
-    facts = try file.facts()
+    let facts = try file.facts()
+    self.facts = facts
     kind = facts.isBlockDevice ? .blockDevice : .imageFile
     logicalSectorSize = try DeviceGeometry(of: file, facts).logicalSectorSize
     identity = DiskIdentity(of: file, facts)
-    isDirect = fcntl(file.number, F_GETFL) & clinux_O_DIRECT != 0
-    self.file = file
+    let isDirect = Self.isDirect(file)
+    medium = .file(OpenFile(file), isDirect: isDirect)
+    keeper = nil
+  }
+
+  /// What an NBD server exports.
+  ///
+  /// - Parameters:
+  ///   - path: as the user named it.
+  ///   - imageFile: the file behind it, when it is served by us.
+  ///   - keeper: what has to live for as long as it is read: the server.
+  package init(
+    _ disk: NBDDisk, path: String, imageFile: String? = nil, keeper: (any DiskServer)? = nil
+  ) throws(StrobeError) {
+    guard disk.size > 0 else { throw Self.empty("source", path) }
+    guard disk.size % 512 == 0 else {
+      throw StrobeError(
+        .usage, "source \(path) has \(disk.size) bytes, which is no whole number of sectors")
+    }
+    self.path = path
+    filePath = imageFile ?? path
+    let file: FileFacts? = if let imageFile { try FileFacts(path: imageFile) } else { nil }
+    kind = imageFile == nil ? .network : .imageFile
+    size = disk.size
+    logicalSectorSize = 512
+    identity = file.map { DiskIdentity(ofFile: $0) } ?? DiskIdentity(text: "nbd:\(path)")
+    facts = file
+    medium = .network(disk)
+    self.keeper = keeper
+  }
+
+  /// A disk of a guest, as its hypervisor describes it.
+  package init(guestDisk path: String, size: Int, identity: String) {
+    self.path = path
+    filePath = path
+    kind = .guest
+    self.size = size
+    logicalSectorSize = 512
+    self.identity = DiskIdentity(text: identity)
+    facts = nil
+    medium = .none
+    keeper = nil
+  }
+
+  /// What an NBD server shows of a disk, read in place of it: the identity is the original's.
+  package init(
+    reading disk: NBDDisk, inPlaceOf original: DiskSource
+  ) throws(StrobeError) {
+    guard disk.size == original.size else {
+      throw StrobeError(
+        .busy, "\(original.path) changed its size from \(original.size) to \(disk.size) bytes",
+        advice: "run the command again")
+    }
+    path = original.path
+    filePath = original.filePath
+    kind = original.kind
+    size = original.size
+    logicalSectorSize = original.logicalSectorSize
+    identity = original.identity
+    facts = original.facts
+    medium = .network(disk)
+    keeper = nil
+  }
+
+  /// What is written to a target, read back from it.
+  init(reading disk: NBDDisk, target path: String, size: Int) {
+    self.path = path
+    filePath = path
+    kind = .network
+    self.size = size
+    logicalSectorSize = 512
+    identity = DiskIdentity(text: "nbd:\(path)")
+    facts = nil
+    medium = .network(disk)
+    keeper = nil
   }
 
   private static func open(_ path: String) throws(StrobeError) -> FileDescriptor {
@@ -103,24 +202,61 @@ package final class DiskSource: Sendable {
       advice: "attach it, or say where the disk is now")
   }
 
-  package var descriptor: Int32 { file.number }
+  /// Of a device or file of this machine that is read itself.
+  package var descriptor: Int32? {
+    if case .file(let file, _) = medium { file.descriptor.number } else { nil }
+  }
+
+  /// What an NBD server says of it.
+  var network: NBDDisk? {
+    if case .network(let disk) = medium { disk } else { nil }
+  }
+
+  /// How many threads may read at once.
+  package var readerLimit: Int { network?.isShared == false ? 1 : .max }
 
   /// Whether two sources are the same device or file.
   package func isSame(as other: DiskSource) -> Bool {
     switch (kind, other.kind) {
-    case (.blockDevice, .blockDevice): facts.specialDevice == other.facts.specialDevice
-    case (.imageFile, .imageFile): facts.isSameFile(as: other.facts)
+    case (.blockDevice, .blockDevice): facts?.specialDevice == other.facts?.specialDevice
+    case (.imageFile, .imageFile):
+      if let facts, let others = other.facts { facts.isSameFile(as: others) } else { false }
+    case (.network, .network), (.guest, .guest): path == other.path
     default: false
     }
   }
 
-  /// Direct reads of a file's unaligned end ask for the whole last page and come back short.
-  func requestLength(_ length: Int) -> Int { (length + 4095) & ~4095 }
+  /// Requests to it.
+  func queue(depth: Int, requestSize: Int) throws(StrobeError) -> any RequestQueue {
+    switch medium {
+    case .file(let file, _):
+      return try LocalQueue(file.descriptor.number, slotCount: depth, slotSize: requestSize)
+    case .network(let disk):
+      return try NBDQueue(disk, slotCount: depth, slotSize: requestSize)
+    case .none: preconditionFailure("a guest's disk is read at its export")
+    }
+  }
 
   /// Reads a range again, step by step, after a read of it failed or fell short.
   ///
+  /// - Parameter failed: bytes that were read, or `-errno`.
   /// - Throws: an error that names the first byte that can't be read.
-  func readAgain(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(StrobeError) {
+  func readAgain(
+    at offset: Int, into buffer: UnsafeMutableRawBufferPointer, failed: Int
+  ) throws(StrobeError) {
+    guard case .file(let open, let isDirect) = medium else {
+      let why = unsafe String(cString: strerror(Int32(clamping: -min(failed, 0))))
+      throw StrobeError(
+        .system(errno: Int32(clamping: -min(failed, 0)), call: "read", object: path),
+        "\(path): read error in bytes \(offset) to \(offset + buffer.count - 1): \(why)",
+        advice: "look at what the NBD server says; nothing was committed")
+    }
+    try unsafe readAgain(open, isDirect, at: offset, into: buffer)
+  }
+
+  private func readAgain(
+    _ open: OpenFile, _ isDirect: Bool, at offset: Int, into buffer: UnsafeMutableRawBufferPointer
+  ) throws(StrobeError) {
     var done = 0
     while done < buffer.count {
       let step = min(4096, buffer.count - done)
@@ -128,11 +264,12 @@ package final class DiskSource: Sendable {
       do throws(StrobeError) {
         // The ring's buffers are whole pages, so the page that holds a short end has room.
         let whole = unsafe UnsafeMutableRawBufferPointer(
-          start: part.baseAddress, count: requestLength(step))
-        let count = try unsafe file.read(at: offset + done, into: isDirect ? whole : part)
+          start: part.baseAddress, count: (step + 4095) & ~4095)
+        let count = try unsafe open.descriptor.read(
+          at: offset + done, into: isDirect ? whole : part)
         guard count >= step else {
           // The file may end long before this range.
-          let now = try file.facts()
+          let now = try open.descriptor.facts()
           let end = min(now.isRegularFile ? Int(now.size) : size, offset + done + count)
           throw StrobeError(
             .system(errno: EIO, call: "read", object: path),
@@ -151,6 +288,13 @@ package final class DiskSource: Sendable {
       done += step
     }
   }
+}
+
+/// A descriptor that several may hold.
+final class OpenFile: Sendable {
+  let descriptor: FileDescriptor
+
+  init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
 }
 
 /// Size and sector of a device or file.

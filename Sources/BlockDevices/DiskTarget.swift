@@ -4,16 +4,26 @@ package import Platform
 import Synchronization
 
 /// A disk that is restored to: a block device held exclusively, or a new sparse file that gets its
-/// name when it is complete. Until then it is ``partialPath``, which stays when the restore is interrupted.
+/// name when it is complete. Until then it is ``partialPath``, which stays when the restore is interrupted. Or what
+/// an NBD server exports.
 package final class DiskTarget: Sendable {
   package let path: String
   /// Bytes: of the device, or of the file to be made.
   package let size: Int
   package let isDevice: Bool
 
-  private let direct: FileDescriptor
-  /// Through the page cache, for what direct I/O can't do: ends that are no whole page.
-  private let buffered: FileDescriptor
+  private let medium: Medium
+
+  private enum Medium: Sendable {
+    /// `buffered`: through the page cache, for what direct I/O can't do: ends that are no whole page.
+    case file(direct: OpenFile, buffered: OpenFile)
+    case network(NBDDisk)
+  }
+
+  /// What has to live for as long as it is written to: who serves it.
+  private let server: (any DiskServer)?
+  /// The image file that the server writes to.
+  private let file: OpenFile?
   /// Where a file is until it is complete; nil: a device.
   package let partialPath: String?
   /// Whether it is what an interrupted restore left.
@@ -26,8 +36,9 @@ package final class DiskTarget: Sendable {
 
   /// Takes a block device for writing; nobody else may hold it.
   package init(device path: String) throws(StrobeError) {
+    let direct: OpenFile
     do throws(StrobeError) {
-      direct = try FileDescriptor(opening: path, O_RDWR | O_EXCL | clinux_O_DIRECT)
+      direct = OpenFile(try FileDescriptor(opening: path, O_RDWR | O_EXCL | clinux_O_DIRECT))
     } catch {
       // A loop device without a file, a drive without a medium.
       if error.errno == EIO || error.errno == ENXIO || error.errno == ENOMEDIUM {
@@ -39,8 +50,12 @@ package final class DiskTarget: Sendable {
         advice: "unmount it or stop what holds it (lsblk, fuser -v \(path))")
     }
     // The same device, whatever the name leads to by now.
-    buffered = try FileDescriptor(opening: "/proc/self/fd/\(direct.number)", O_RDWR)
-    size = try DeviceGeometry(of: direct, try direct.facts()).size
+    let number = direct.descriptor.number
+    let buffered = OpenFile(try FileDescriptor(opening: "/proc/self/fd/\(number)", O_RDWR))
+    medium = .file(direct: direct, buffered: buffered)
+    server = nil
+    file = nil
+    size = try DeviceGeometry(of: direct.descriptor, try direct.descriptor.facts()).size
     guard size > 0 else { throw DiskSource.empty("target", path) }
     self.path = path
     isDevice = true
@@ -60,16 +75,14 @@ package final class DiskTarget: Sendable {
   ) throws(StrobeError) {
     let partial = PartialFile.path(of: path)
     var wasThere = false
-    buffered = try PartialFile.open(for: path, resumes: resumes, wasThere: &wasThere)
+    let buffered = OpenFile(
+      try PartialFile.open(for: path, resumes: resumes, wasThere: &wasThere))
     isResumed = wasThere
     do throws(StrobeError) {
-      try buffered.truncate(to: size)
-      let name = "/proc/self/fd/\(buffered.number)"
-      if let file = try? FileDescriptor(opening: name, O_RDWR | clinux_O_DIRECT) {
-        direct = file
-      } else {
-        direct = try FileDescriptor(opening: name, O_RDWR)
-      }
+      try buffered.descriptor.truncate(to: size)
+      medium = .file(direct: try Self.direct(buffered), buffered: buffered)
+      server = nil
+      file = nil
     } catch {
       if !isResumed { unsafe unlink(partial) }
       throw error
@@ -81,22 +94,104 @@ package final class DiskTarget: Sendable {
     isDevice = false
   }
 
-  package var descriptor: Int32 { direct.number }
+  private static func direct(_ buffered: OpenFile) throws(StrobeError) -> OpenFile {
+    let name = "/proc/self/fd/\(buffered.descriptor.number)"
+    if let file = try? FileDescriptor(opening: name, O_RDWR | clinux_O_DIRECT) {
+      return OpenFile(file)
+    }
+    return OpenFile(try FileDescriptor(opening: name, O_RDWR))
+  }
+
+  /// What an NBD server exports for writing.
+  ///
+  /// - Parameter path: as the user named it.
+  package init(
+    exported disk: NBDDisk, path: String
+  ) throws(StrobeError) {
+    guard !disk.isReadOnly else {
+      throw StrobeError(
+        .refused, "target \(path) is exported read-only", advice: "let the server allow writes")
+    }
+    guard disk.size > 0 else { throw DiskSource.empty("target", path) }
+    self.path = path
+    size = disk.size
+    isDevice = true
+    partialPath = nil
+    isResumed = false
+    replaces = false
+    medium = .network(disk)
+    server = nil
+    file = nil
+  }
+
+  /// An image file in a format, which a server writes; ``finish()`` gives it its name.
+  ///
+  /// - Parameters:
+  ///   - image: the file beside `path`, made already, held against other restores.
+  ///   - disk: what the server exports of it.
+  package init(
+    newImage image: consuming PartialImage, _ disk: NBDDisk, server: any DiskServer,
+    path: String, replaces: Bool
+  ) {
+    self.path = path
+    size = disk.size
+    isDevice = false
+    partialPath = image.path
+    isResumed = image.wasThere
+    self.replaces = replaces
+    medium = .network(disk)
+    self.server = server
+    file = image.file
+  }
+
+  /// Whether it is a device or file of this machine.
+  var isLocal: Bool {
+    if case .file = medium { true } else { false }
+  }
+
+  /// How many threads may write at once.
+  package var writerLimit: Int {
+    if case .network(let disk) = medium, !disk.isShared { 1 } else { .max }
+  }
+
+  /// Requests to it.
+  func queue(depth: Int, requestSize: Int) throws(StrobeError) -> any RequestQueue {
+    switch medium {
+    case .file(let direct, _):
+      return try LocalQueue(direct.descriptor.number, slotCount: depth, slotSize: requestSize)
+    case .network(let disk):
+      return try NBDQueue(disk, slotCount: depth, slotSize: requestSize)
+    }
+  }
 
   /// What the target holds: its first `size` bytes, read as directly as they are written.
   package func source(size: Int) throws(StrobeError) -> DiskSource {
+    guard case .file(let direct, let buffered) = medium else {
+      guard case .network(let disk) = medium else { preconditionFailure("one of the two") }
+      return DiskSource(reading: disk, target: path, size: size)
+    }
     // Whatever an interrupted restore left in the page cache.
-    do throws(StrobeError) { try buffered.synchronize() } catch { throw said(error) }
-    let number = try systemCall("dup", path) { fcntl(direct.number, F_DUPFD_CLOEXEC, 3) }
+    do throws(StrobeError) { try buffered.descriptor.synchronize() } catch { throw said(error) }
+    let open = direct.descriptor.number
+    let number = try systemCall("dup", path) { fcntl(open, F_DUPFD_CLOEXEC, 3) }
     return try DiskSource(
       reading: FileDescriptor(owning: number, path: path), target: path, size: size)
   }
 
   /// Writes through the page cache: for ends that are no whole page.
   package func writeBuffered(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(StrobeError) {
-    do throws(StrobeError) { try unsafe buffered.write(bytes, at: offset) } catch {
+    do throws(StrobeError) {
+      switch medium {
+      case .file(_, let buffered): try unsafe buffered.descriptor.write(bytes, at: offset)
+      case .network(let disk): try unsafe disk.write(bytes, at: offset)
+      }
+    } catch {
       throw said(error)
     }
+  }
+
+  private var descriptor: Int32? {
+    if case .file(let direct, _) = medium { direct.descriptor.number } else { nil }
   }
 
   /// Makes a range read as zeros, the cheapest way that guarantees it.
@@ -106,6 +201,9 @@ package final class DiskTarget: Sendable {
   /// last resort.
   package func zero(_ range: Range<Int>) throws(StrobeError) {
     guard isDevice || isResumed, !range.isEmpty else { return }
+    if case .network(let disk) = medium, disk.canZero {
+      do throws(StrobeError) { return try disk.zero(range) } catch { throw said(error) }
+    }
     let (first, end) = ((range.lowerBound + 4095) & ~4095, range.upperBound & ~4095)
     guard first < end else { return try writeZeros(range) }
     let aligned = first..<end
@@ -115,16 +213,16 @@ package final class DiskTarget: Sendable {
   }
 
   private func punched(_ range: Range<Int>) throws(StrobeError) -> Bool {
-    guard !cannotPunch.load(ordering: .relaxed) else { return false }
-    if clinux_punch_hole(direct.number, UInt64(range.lowerBound), UInt64(range.count)) == 0 {
+    guard !cannotPunch.load(ordering: .relaxed), let descriptor else { return false }
+    if clinux_punch_hole(descriptor, UInt64(range.lowerBound), UInt64(range.count)) == 0 {
       return true
     }
     return try unsupported(range, "fallocate", remember: cannotPunch)
   }
 
   private func zeroedOut(_ range: Range<Int>) throws(StrobeError) -> Bool {
-    guard !cannotZeroOut.load(ordering: .relaxed) else { return false }
-    if clinux_block_zero_out(direct.number, UInt64(range.lowerBound), UInt64(range.count)) == 0 {
+    guard !cannotZeroOut.load(ordering: .relaxed), let descriptor else { return false }
+    if clinux_block_zero_out(descriptor, UInt64(range.lowerBound), UInt64(range.count)) == 0 {
       return true
     }
     return try unsupported(range, "BLKZEROOUT", remember: cannotZeroOut)
@@ -155,8 +253,12 @@ package final class DiskTarget: Sendable {
   /// Makes everything durable.
   package func synchronize() throws(StrobeError) {
     do throws(StrobeError) {
-      try buffered.synchronize()
-      try direct.synchronize()
+      switch medium {
+      case .file(let direct, let buffered):
+        try buffered.descriptor.synchronize()
+        try direct.descriptor.synchronize()
+      case .network(let disk): try disk.flush()
+      }
     } catch {
       throw said(error)
     }
@@ -165,11 +267,16 @@ package final class DiskTarget: Sendable {
   /// Makes everything durable and, for a file, visible under its name.
   package func finish() throws(StrobeError) {
     // Before the flush, so that they last: whoever could open the old file can open the new one.
-    if replaces, let old = try FileFacts(path: path) {
-      fchown(buffered.number, old.owner, old.group)
-      fchmod(buffered.number, old.mode & 0o7777)
+    if replaces, let number = descriptor ?? file?.descriptor.number,
+      let old = try FileFacts(path: path)
+    {
+      fchown(number, old.owner, old.group)
+      fchmod(number, old.mode & 0o7777)
     }
     try synchronize()
+    // What it keeps in memory of the format is in the file when it has ended.
+    try server?.end()
+    do throws(StrobeError) { try file?.descriptor.synchronize() } catch { throw said(error) }
     guard let partialPath else { return }
     do throws(StrobeError) {
       if replaces {

@@ -129,11 +129,15 @@ package struct WriteMark: Equatable, Sendable {
   /// The counters of a block device (Documentation/block/stat.rst) or the times of a file. A partition is
   /// known by its whole disk's: writes through that don't count for the partition.
   package init(of source: DiskSource) throws(StrobeError) {
-    guard source.kind == .blockDevice else {
-      counters = Self.times(try FileDescriptor(opening: source.path, O_RDONLY).facts())
+    guard let facts = source.facts else {
+      counters = nil
       return
     }
-    let device = source.facts.specialDevice
+    guard source.kind == .blockDevice else {
+      counters = Self.times(try FileDescriptor(opening: source.filePath, O_RDONLY).facts())
+      return
+    }
+    let device = facts.specialDevice
     let disk = DeviceTree.partition(device)?.disk ?? device
     let text = readText("/sys/dev/block/\(disk)/stat") ?? ""
     let fields = text.split(separator: " ").compactMap { Int($0) }

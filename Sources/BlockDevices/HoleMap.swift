@@ -17,14 +17,18 @@ extension DiskSource {
   package func forEachHole(
     stop: CancellationFlag = CancellationFlag(), _ body: (Range<Int>) -> Void
   ) {
-    switch kind {
-    case .imageFile where facts.hasHoles: Self.holes(of: descriptor, window: 0..<size, stop, body)
-    case .imageFile: return
-    case .blockDevice: holesBehindLoop(stop, body)
+    if let network { return network.forEachHole(stop: stop, body) }
+    guard let facts, let descriptor else { return }
+    if kind == .blockDevice {
+      holesBehindLoop(facts, stop, body)
+    } else if facts.hasHoles {
+      Self.holes(of: descriptor, window: 0..<size, stop, body)
     }
   }
 
-  private func holesBehindLoop(_ stop: CancellationFlag, _ body: (Range<Int>) -> Void) {
+  private func holesBehindLoop(
+    _ facts: FileFacts, _ stop: CancellationFlag, _ body: (Range<Int>) -> Void
+  ) {
     // A loop device's partition answers for its whole disk.
     guard DeviceTree.partition(facts.specialDevice) == nil,
       let loop = LoopBacking(of: facts.specialDevice), let file = loop.open(),

@@ -17,13 +17,14 @@ package final class ImageClone: Sendable {
   ///
   /// - Returns: nil where they can't.
   package init?(preparing source: DiskSource) {
-    guard source.kind == .imageFile, source.size >= 4096, let path = resolvedPath(source.path)
+    guard source.kind == .imageFile, source.size >= 4096, let descriptor = source.descriptor,
+      let path = resolvedPath(source.filePath)
     else { return nil }
     let folder = parentDirectory(path)
     guard
       let file = (try? FileDescriptor(opening: folder, O_RDWR | clinux_O_TMPFILE | clinux_O_DIRECT))
         ?? (try? FileDescriptor(opening: folder, O_RDWR | clinux_O_TMPFILE)),
-      clinux_clone_first_block(file.number, source.descriptor) == 0
+      clinux_clone_first_block(file.number, descriptor) == 0
     else { return nil }
     self.file = file
     original = source
@@ -33,7 +34,10 @@ package final class ImageClone: Sendable {
   package func cut() throws(StrobeError) {
     // A clone that was made before may be longer than the file is now.
     try file.truncate(to: 0)
-    try systemCall("FICLONE", original.path) { clinux_clone_file(file.number, original.descriptor) }
+    guard let descriptor = original.descriptor else {
+      preconditionFailure("prepared for a file only")
+    }
+    try systemCall("FICLONE", original.path) { clinux_clone_file(file.number, descriptor) }
   }
 
   /// The copy as a source to read from.
@@ -41,10 +45,10 @@ package final class ImageClone: Sendable {
     let number = try systemCall("dup", original.path) { fcntl(file.number, F_DUPFD_CLOEXEC, 3) }
     let copy = try DiskSource(
       reading: FileDescriptor(owning: number, path: original.path), inPlaceOf: original)
-    guard copy.facts.size == original.size else {
+    guard let size = copy.facts?.size, size == original.size else {
       throw StrobeError(
         .busy,
-        "\(original.path) changed its size from \(original.size) to \(copy.facts.size) bytes",
+        "\(original.path) changed its size from \(original.size) to \(copy.facts?.size ?? 0) bytes",
         advice: "run the command again")
     }
     return copy

@@ -12,7 +12,7 @@ package struct ReadPipeline: ~Copyable {
   }
 
   private let source: DiskSource
-  private var io: AsyncIO
+  private let io: any RequestQueue
   private let stop: CancellationFlag
   private var slots: [Slot]
   private var oldest = 0
@@ -26,7 +26,7 @@ package struct ReadPipeline: ~Copyable {
   ) throws(StrobeError) {
     self.source = source
     self.stop = stop
-    io = try AsyncIO(slotCount: depth, slotSize: requestSize)
+    io = try source.queue(depth: depth, requestSize: requestSize)
     slots = Array(repeating: Slot(), count: depth)
   }
 
@@ -40,8 +40,7 @@ package struct ReadPipeline: ~Copyable {
     slots[index] = Slot(offset: offset, length: length)
     inFlight += 1
     do throws(StrobeError) {
-      try io.startRead(
-        slot: index, source.descriptor, count: source.requestLength(length), at: offset)
+      try io.startRead(slot: index, count: length, at: offset)
     } catch {
       inFlight -= 1
       throw error
@@ -61,7 +60,7 @@ package struct ReadPipeline: ~Copyable {
     let buffer = unsafe UnsafeMutableRawBufferPointer(
       start: io.address(ofSlot: oldest), count: slot.length)
     if slot.result! < slot.length {
-      try unsafe source.readAgain(at: slot.offset, into: buffer)
+      try unsafe source.readAgain(at: slot.offset, into: buffer, failed: slot.result!)
     }
     return unsafe buffer
   }

@@ -9,7 +9,7 @@ package struct WritePipeline: ~Copyable {
   }
 
   private let target: DiskTarget
-  private var io: AsyncIO
+  private let io: any RequestQueue
   private let stop: CancellationFlag
   private var busy: [Request?]
   private var current: Int
@@ -20,7 +20,7 @@ package struct WritePipeline: ~Copyable {
   ) throws(StrobeError) {
     self.target = target
     self.stop = stop
-    io = try AsyncIO(slotCount: depth, slotSize: requestSize)
+    io = try target.queue(depth: depth, requestSize: requestSize)
     busy = Array(repeating: nil, count: depth)
     current = 0
   }
@@ -33,7 +33,7 @@ package struct WritePipeline: ~Copyable {
   /// Writes the first `count` bytes of ``buffer`` at `offset`, a multiple of 4,096, and finds another
   /// buffer, waiting for one if it must.
   package mutating func write(count: Int, at offset: Int) throws(StrobeError) {
-    let whole = count & ~4095
+    let whole = target.isLocal ? count & ~4095 : count
     if whole < count {
       let end = unsafe UnsafeRawBufferPointer(
         rebasing: UnsafeRawBufferPointer(buffer)[whole..<count])
@@ -42,7 +42,7 @@ package struct WritePipeline: ~Copyable {
     guard whole > 0 else { return }
     busy[current] = Request(offset: offset, count: whole)
     do throws(StrobeError) {
-      try io.startWrite(slot: current, target.descriptor, count: whole, at: offset)
+      try io.startWrite(slot: current, count: whole, at: offset)
     } catch {
       busy[current] = nil
       throw target.said(error)

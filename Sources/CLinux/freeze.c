@@ -73,6 +73,8 @@ int clinux_spawn(pid_t *process, const char *program, char *const arguments[], c
   return result;
 }
 
+int clinux_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+
 void clinux_ignore_signals(void) {
   for (int number = 1; number < SIGRTMIN; number++) {
     switch (number) {

@@ -105,6 +105,8 @@ int clinux_process_descriptor(pid_t process);
 int clinux_process_signal(int process_descriptor, int signal);
 // Every signal that doesn't mean a fault of the program itself, a child's end, or can't be.
 void clinux_ignore_signals(void);
+// memfd_create(2) MFD_CLOEXEC: a file in memory without a name.
+int clinux_memory_file(const char *name);
 extern const int clinux_O_PATH;
 
 int clinux_terminal_columns(int descriptor);  // 0 when it is no terminal

@@ -125,10 +125,20 @@ final class Cut {
       // One clone is one instant by itself: writers of the file waited.
       case .clone where disks.count == 1: break
       case .clone, .underFreeze, .live:
-        if try WriteMark(of: disk.plan.source) != mark { doubts.append(Self.doubt(disk)) }
+        guard try WriteMark(of: disk.plan.source) != mark else { continue }
+        if disk.plan.source.kind != .network {
+          doubts.append(Self.doubt(disk))
+        } else if !disk.isIdleByWord {
+          doubts.append(Self.unwatchable(disk))
+        }
       }
     }
     return doubts
+  }
+
+  private static func unwatchable(_ disk: DiskPass) -> String {
+    "disk \(disk.name): an NBD server doesn't tell whether \(disk.plan.source.path) was written to while it "
+      + "was read (--idle \(disk.name) says that it wasn't)"
   }
 
   private static func doubt(_ disk: DiskPass) -> String {

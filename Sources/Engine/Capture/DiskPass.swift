@@ -21,6 +21,8 @@ final class DiskPass {
   let plan: DiskPlan
   let capture: DiskCapture
   var method: CutMethod = .live
+  /// Whether the caller says that nobody writes to a disk that can't be watched.
+  var isIdleByWord = false
   /// Whether a tracker named the chunks that were read.
   var isHinted = false
   /// Why the whole disk was read although a tracker might have spared it.

@@ -52,7 +52,8 @@ final class ScanRound: Sendable {
   /// Runs the round on workers of its own.
   func run(workers: Int?) throws(StrobeError) {
     let memory = ScanMemory(chunkSize: capture.geometry.chunkSize)
-    try onWorkers(memory.workers(asked: workers), stop: stop) { _ throws(StrobeError) in
+    let count = min(memory.workers(asked: workers), source.readerLimit)
+    try onWorkers(count, stop: stop) { _ throws(StrobeError) in
       var worker = try ScanWorker(self, memory)
       try worker.run()
     }

@@ -49,7 +49,9 @@ struct ConsistencyAssessment {
   private static func writers(
     _ plan: DiskPlan, _ held: Held
   ) throws(StrobeError) -> [(text: String, isProgram: Bool)] {
-    let use = try DiskUse(of: plan.source.facts, path: plan.source.path)
+    // Elsewhere: the cut says what is known.
+    guard let facts = plan.source.facts else { return [] }
+    let use = try DiskUse(of: facts, path: plan.source.filePath)
     var found: [(text: String, isProgram: Bool)] = use.mounts.filter {
       $0.isWritable && !held.superblocks.contains($0.device)
     }.map {

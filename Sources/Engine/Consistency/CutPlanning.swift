@@ -25,7 +25,7 @@ struct CutPlanning {
     let frozen = try SelfDependence(fileSystems)
     for (index, disk) in disks.enumerated() {
       // A clone writes to the file system that holds the image: not while that is frozen.
-      if frozen.collision(of: [disk.plan.source.path]) == nil,
+      if frozen.collision(of: [disk.plan.source.filePath]) == nil,
         let clone = ImageClone(preparing: disk.plan.source)
       {
         disk.method = .clone(clone)
@@ -45,22 +45,22 @@ struct CutPlanning {
     if options.hooks.areThere || fileSystems.contains(where: { $0.sources.contains(index) }) {
       return true
     }
-    let device = disk.plan.source.facts.specialDevice
+    guard let facts = disk.plan.source.facts else { return false }
+    let device = facts.specialDevice
     if disk.plan.source.kind == .blockDevice,
       DeviceTree.partition(device) != nil || !WriteMark.isCounted(device)
     {
       // Who writes to it through its whole disk, or uncounted, is seen by a tracker only.
       return true
     }
-    let use = try DiskUse(of: disk.plan.source.facts, path: disk.plan.source.path)
+    let use = try DiskUse(of: facts, path: disk.plan.source.filePath)
     return use.writableMount != nil || use.otherWriter != nil
   }
 
   /// Takes the tracker that runs for a disk. One that lost writes is started anew: it counts from this
   /// point on.
   private mutating func usePinned(_ disk: DiskPass) throws(StrobeError) -> Bool {
-    guard options.tracking != .none, disk.plan.source.kind == .blockDevice else { return false }
-    let device = disk.plan.source.facts.specialDevice
+    guard options.tracking != .none, let device = disk.plan.source.device else { return false }
     do throws(StrobeError) {
       guard let lossReason = try stateOfPinned(device) else { return false }
       if let lossReason {
@@ -92,7 +92,7 @@ struct CutPlanning {
   private mutating func trackForThePass(_ untracked: [DiskPass]) {
     do throws(StrobeError) {
       let trackers = try ChangeTracker.transient(
-        on: untracked.map { $0.plan.source.facts.specialDevice })
+        on: untracked.compactMap(\.plan.source.device))
       for (disk, tracker) in zip(untracked, trackers) {
         disk.method = .preCopy(TrackedDisk(tracker))
       }
@@ -121,4 +121,9 @@ struct CutPlanning {
       advice: "track the writes (strobe track start), allow more (--max-freeze), or don't freeze "
         + "(--freeze none)")
   }
+}
+
+extension DiskSource {
+  /// The number of a block device, nil for everything else.
+  var device: DeviceNumber? { kind == .blockDevice ? facts?.specialDevice : nil }
 }

@@ -6,14 +6,15 @@ import SnapshotRepository
 /// Which file systems a pass freezes, and which it must not.
 enum FreezeSelection {
   static func select(
-    _ freezing: SnapshotOptions.Freezing, disks: [FileFacts]
+    _ freezing: SnapshotOptions.Freezing, disks: [FileFacts?]
   ) throws(StrobeError) -> [FileSystemOnDisk] {
     switch freezing {
     case .none: return []
-    case .automatic: return try FileSystemsOnDisks.find(on: disks.map { DiskReference($0) })
+    case .automatic:
+      return try FileSystemsOnDisks.find(on: disks.map { $0.map(DiskReference.init) ?? .elsewhere })
     case .mountPoints(let paths):
       return try FileSystemsOnDisks.find(
-        at: paths, on: disks.map { DiskReference($0) })
+        at: paths, on: disks.map { $0.map(DiskReference.init) ?? .elsewhere })
     }
   }
 

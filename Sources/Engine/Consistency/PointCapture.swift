@@ -40,6 +40,9 @@ final class PointCapture {
     try assessment.lookForWriters(window.held)
     (outcome.level, outcome.reasons) = assessment.level(window.held)
     outcome.reasons += window.weaknesses
+    for disk in disks where disk.isIdleByWord && disk.plan.source.kind == .network {
+      outcome.reasons.append("disk \(disk.name): idle by the caller's word")
+    }
     outcome.warnings += window.warnings
     // Whoever didn't say "freeze none" is told of what wasn't frozen.
     let isSurprise = context.options.freezing != .none && assessment.hasUnfrozen

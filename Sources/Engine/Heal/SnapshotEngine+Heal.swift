@@ -95,11 +95,11 @@ extension SnapshotEngine {
       let own = damage.filter { $0.disk == disk.name }
       guard !own.isEmpty else { continue }
       do throws(StrobeError) {
-        let source = try DiskSource(path: disk.source)
+        let source = try DiskSource.open(DiskLocator(disk.source), stop: stop)
         var healing = try SourceHealing(source, chunkSize: record.chunkSize, stop: stop)
         try healing.heal(own, &writer, stop: stop)
       } catch {
-        guard error.reason == .notFound || error.reason == .usage else { throw error }
+        guard [.notFound, .usage, .refused, .busy].contains(error.reason) else { throw error }
         warnings.append("disk \(disk.name): \(error.message)")
       }
     }

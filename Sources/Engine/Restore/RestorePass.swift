@@ -87,7 +87,10 @@ final class RestorePass: Sendable {
     let memory = ChunkStream.memorySize(chunkSize: chain.geometry.chunkSize)
     let buffers = resumes ? 4 + TargetComparison.depth : 4
     let count = max(
-      1, min(workerCount ?? processorCount(), Self.memoryBudget / (buffers * requestSize + memory)))
+      1,
+      min(
+        workerCount ?? processorCount(), Self.memoryBudget / (buffers * requestSize + memory),
+        target.writerLimit))
     if resumes {
       let state = try TargetState(target, chain.geometry, stop: stop)
       try onWorkers(count, stop: stop) { _ throws(StrobeError) in

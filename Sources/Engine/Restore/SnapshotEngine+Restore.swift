@@ -33,7 +33,7 @@ extension SnapshotEngine {
     var passes: [RestorePass] = []
     do throws(StrobeError) {
       for (disk, target) in zip(disks, targets) {
-        let open = try check.open(disk, absolutePath(target.path))
+        let open = try check.open(disk, DiskLocator(target.path))
         do throws(StrobeError) {
           passes.append(
             try RestorePass(
@@ -107,7 +107,9 @@ extension SnapshotEngine {
   }
 
   private static func isSame(_ left: String, _ right: String) throws(StrobeError) -> Bool {
-    if absolutePath(left) == absolutePath(right) { return true }
+    let (one, other) = (DiskLocator(left), DiskLocator(right))
+    guard let left = one.path, let right = other.path else { return one == other }
+    if left == right { return true }
     guard let first = try FileFacts(path: left), let second = try FileFacts(path: right) else {
       let folders = (resolvedPath(parentDirectory(left)), resolvedPath(parentDirectory(right)))
       return folders.0 != nil && folders.0 == folders.1

@@ -1,6 +1,7 @@
 import BlockDevices
 import Platform
 import SnapshotRepository
+import VirtualMachines
 
 /// What a target has to be before anything is written to it.
 struct TargetCheck {
@@ -17,7 +18,33 @@ struct TargetCheck {
   let repositoryFolder: String
 
   /// Opens the target of one disk, or says why it must not be written to.
-  func open(_ disk: DiskRestorePoint, _ path: String) throws(StrobeError) -> DiskTarget {
+  func open(_ disk: DiskRestorePoint, _ locator: DiskLocator) throws(StrobeError) -> DiskTarget {
+    switch locator {
+    case .local(let path): return try openLocal(disk, path)
+    case .image(let path, let format): return try newImage(disk, path, format)
+    case .network(let uri):
+      return try large(DiskTarget(exported: NBDDisk(uri), path: NBDDisk.displayed(uri)), disk)
+    case .guest:
+      throw StrobeError(
+        .usage, "a running guest's disk is no target",
+        advice: "restore to a new image and attach it: docs/virtual-machines.md")
+    }
+  }
+
+  private func large(
+    _ target: DiskTarget, _ disk: DiskRestorePoint
+  ) throws(StrobeError) -> DiskTarget {
+    guard target.size >= disk.size else {
+      throw StrobeError(
+        .refused,
+        "target \(target.path) has \(target.size) bytes, disk \(disk.name) needs \(disk.size)",
+        advice: "choose a target of at least that size")
+    }
+    return target
+  }
+
+  private func openLocal(_ disk: DiskRestorePoint, _ path: String) throws(StrobeError) -> DiskTarget
+  {
     guard let facts = try FileFacts(path: path) else {
       return try newFile(disk, path, replaces: false)
     }
@@ -29,18 +56,43 @@ struct TargetCheck {
     }
     try refuseSource(disk.name, path, facts)
     try refuseUse(path, facts)
-    let target = try DiskTarget(device: path)
-    guard target.size >= disk.size else {
-      throw StrobeError(
-        .refused, "target \(path) has \(target.size) bytes, disk \(disk.name) needs \(disk.size)",
-        advice: "choose a target of at least that size")
-    }
-    return target
+    return try large(DiskTarget(device: path), disk)
   }
 
   private func newFile(
     _ disk: DiskRestorePoint, _ path: String, replaces: Bool
   ) throws(StrobeError) -> DiskTarget {
+    try checkPlace(path)
+    return try DiskTarget(
+      newFile: path, size: disk.size, replaces: replaces, resumes: options.resumes)
+  }
+
+  /// An image in a format, which QEMU's own code writes.
+  private func newImage(
+    _ disk: DiskRestorePoint, _ path: String, _ format: ImageFormat
+  ) throws(StrobeError) -> DiskTarget {
+    var (path, replaces) = (path, false)
+    if let facts = try FileFacts(path: path) {
+      guard facts.isRegularFile else {
+        throw StrobeError(
+          .usage, "target \(path) is no file: an image in format \(format.rawValue) is one")
+      }
+      try checkExisting(disk.name, path, facts)
+      (path, replaces) = (resolvedPath(path) ?? path, true)
+    }
+    try checkPlace(path)
+    let image = try PartialImage(for: path, resumes: options.resumes)
+    if !image.wasThere {
+      try ImageServer.create(image.path, format, size: disk.size, stop: CancellationFlag())
+    }
+    let server = try ImageServer(image.path, format, isWritable: true)
+    let served = try server.open()
+    return try large(
+      DiskTarget(newImage: image, served, server: server, path: path, replaces: replaces), disk)
+  }
+
+  /// Whether a file may be made at a path.
+  private func checkPlace(_ path: String) throws(StrobeError) {
     let folder = parentDirectory(path)
     guard let place = try FileFacts(path: folder), place.isDirectory else {
       throw StrobeError(
@@ -56,8 +108,6 @@ struct TargetCheck {
       throw StrobeError(
         .refused, "target \(path) is inside the repository", advice: "choose another place")
     }
-    return try DiskTarget(
-      newFile: path, size: disk.size, replaces: replaces, resumes: options.resumes)
   }
 
   /// Whether a folder is the repository or below it, by whatever path or bind mount.
@@ -83,7 +133,15 @@ struct TargetCheck {
   private func existingFile(
     _ disk: DiskRestorePoint, _ path: String, _ facts: FileFacts
   ) throws(StrobeError) -> DiskTarget {
-    try refuseSource(disk.name, path, facts)
+    try checkExisting(disk.name, path, facts)
+    return try newFile(disk, resolvedPath(path) ?? path, replaces: true)
+  }
+
+  /// Whether a file that is there may be replaced.
+  private func checkExisting(
+    _ disk: String, _ path: String, _ facts: FileFacts
+  ) throws(StrobeError) {
+    try refuseSource(disk, path, facts)
     try refuseUse(path, facts)
     guard options.overwritesFiles || options.overwritesSources else {
       throw StrobeError(
@@ -96,7 +154,6 @@ struct TargetCheck {
         .busy, "target \(path) is attached to /dev/\(loop)",
         advice: "restore to /dev/\(loop), or detach it with: losetup -d /dev/\(loop)")
     }
-    return try newFile(disk, resolvedPath(path) ?? path, replaces: true)
   }
 
   /// A disk's own source needs the option; another disk of the same machine is surely a slip.
@@ -105,7 +162,9 @@ struct TargetCheck {
   ) throws(StrobeError) {
     var matches: [Source] = []
     for source in sources {
-      guard let other = try FileFacts(path: source.path) else { continue }
+      guard let path = DiskLocator(source.path).path, let other = try FileFacts(path: path) else {
+        continue
+      }
       let isSame = StorageFootprint(of: facts).overlaps(StorageFootprint(of: other))
       if isSame { matches.append(source) }
     }

@@ -25,12 +25,19 @@ enum DiskSelection {
       }
       guard !disk.path.isEmpty else { throw StrobeError(.usage, "disk \(disk.name) has no path") }
       seen.append(disk.name)
-      let named = CollectionRecord.Disk(name: disk.name, source: absolutePath(disk.path))
+      let locator = DiskLocator(disk.path)
+      let named = CollectionRecord.Disk(name: disk.name, source: locator.text)
+      if case .local(let path) = locator, !disk.path.hasPrefix("raw:"), !disks.contains(named) {
+        try DiskSource.refuseAmbiguous(path)
+      }
       if let index = disks.firstIndex(where: { $0.name == disk.name }) {
         disks[index] = named
       } else {
         disks.append(named)
       }
+    }
+    for name in options.idleDisks where !disks.contains(where: { $0.name == name }) {
+      throw StrobeError(.notFound, "there is no disk \(Names.quoted(name)) to be idle")
     }
     for name in options.sameDisks where !disks.contains(where: { $0.name == name }) {
       throw StrobeError(
@@ -52,7 +59,7 @@ enum DiskSelection {
     for (index, disk) in disks.enumerated() {
       let source: DiskSource
       do throws(StrobeError) {
-        source = try DiskSource(path: disk.source)
+        source = try DiskSource.open(DiskLocator(disk.source))
       } catch {
         guard error.reason == .notFound, isRemembered(disk.name) else { throw error }
         throw error.explained(

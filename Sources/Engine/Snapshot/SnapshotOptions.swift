@@ -3,7 +3,8 @@ public import SnapshotRepository
 
 /// What a snapshot is to be taken of, and how.
 public struct SnapshotOptions: Sendable {
-  /// A disk by name, and the device or raw image file that it is read from.
+  /// A disk by name, and where it is read: a device, a raw image file, `FORMAT:PATH` of an image in a format, or
+  /// the URI of an NBD export.
   public struct Disk: Sendable, Equatable {
     public let name: String
     public let path: String
@@ -20,6 +21,8 @@ public struct SnapshotOptions: Sendable {
   public var forgottenDisks: [String] = []
   /// Names of disks whose chain continues although their identity changed.
   public var sameDisks: [String] = []
+  /// Names of disks that can't be watched (NBD) and that nobody writes to, by the caller's word.
+  public var idleDisks: [String] = []
   /// Whether every disk starts a new chain, stored whole: after damage to the old one.
   public var isFull = false
   /// Bytes; a power of two from 4 KiB to 4 MiB. Only for a new collection; nil: the repository's default.

@@ -104,11 +104,13 @@ struct SnapshotPass {
     guard let secret = context.collection.secret else {
       preconditionFailure("a collection has a secret")
     }
-    return DiskPass(
+    let disk = DiskPass(
       plan,
       DiskCapture(
         geometry: plan.geometry, secret: secret, parent: plan.parent, segments: segments,
         spool: spool, earlier: earlier, progress: progress))
+    disk.isIdleByWord = context.options.idleDisks.contains(plan.name)
+    return disk
   }
 
   private func makePoint(

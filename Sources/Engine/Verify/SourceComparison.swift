@@ -48,7 +48,7 @@ extension SnapshotEngine {
     progress.expect(point.disks.reduce(0) { $0 + $1.size })
     for disk in point.disks {
       let path = remembered.first { $0.name == disk.name }?.source ?? disk.source
-      let source = try DiskSource(path: path)
+      let source = try DiskSource.open(DiskLocator(path), stop: stop)
       try Self.check(source, disk)
       let comparison = try SourceComparison(
         repository, point, disk, source, progress: progress, stop: stop)
@@ -111,7 +111,8 @@ private final class SourceComparison: Sendable {
 
   func run(workerCount: Int?) throws(StrobeError) -> SourceReport.Disk {
     let before = try WriteMark(of: source)
-    try onWorkers(workerCount ?? processorCount(), stop: stop) { _ throws(StrobeError) in
+    let workers = min(workerCount ?? processorCount(), source.readerLimit)
+    try onWorkers(workers, stop: stop) { _ throws(StrobeError) in
       try self.work()
     }
     if let message = state.damage.first {

@@ -40,6 +40,8 @@ package enum DiskReference: Sendable {
   case device(DeviceNumber)
   /// An image file. What holds the image is no file system *on* it.
   case image(FileFacts)
+  /// On no device or file of this machine: nothing mounted here lies on it.
+  case elsewhere
 
   package init(_ facts: FileFacts) {
     self = facts.isBlockDevice ? .device(facts.specialDevice) : .image(facts)

@@ -78,6 +78,7 @@ package struct FileSystemsOnDisks {
   private mutating func walk(_ disk: DiskReference, _ source: Int) {
     var visited: [DeviceNumber: Int] = [:]
     switch disk {
+    case .elsewhere: break
     case .device(let device): walk(device, 0, source, &visited)
     case .image(let file):
       for loop in loops where loop.backing.isFile(file) { walk(loop.device, 0, source, &visited) }

@@ -8,9 +8,14 @@ enum RestoreCommand: Command {
   private static let point = Argument("POINT", help: "COLLECTION@latest, @-N, @ID or @TIME")
   private static let disk = RepeatedOption(
     "disk", short: "d", value: "NAME=TARGET",
-    help: "Restore this disk to a block device, or to a sparse file that is made")
+    help:
+      "Restore this disk to a block device, a sparse file that is made, FORMAT:PATH or an NBD URI")
   private static let directory = Option(
-    "to", value: "DIR", help: "Restore all disks to files DIR/NAME.raw")
+    "to", value: "DIR",
+    help: "Restore all disks to files DIR/NAME.raw (or .qcow2, … as --format says)")
+  private static let format = Option(
+    "format", value: "FORMAT",
+    help: "What files are made: raw (default), qcow2, vmdk, vdi or vhdx; as FORMAT:PATH does")
   private static let overwrite = Flag("overwrite", help: "Replace files that are there already")
   private static let overwriteSource = Flag(
     "overwrite-source", help: "Roll back: write to a disk that the collection is taken of")
@@ -31,12 +36,13 @@ enum RestoreCommand: Command {
       with it, or with a device. Whatever is there is compared, so any point may be restored that way.
       """,
     arguments: [point],
-    options: [disk, directory, overwrite, overwriteSource, resume, allowDamaged, workers],
+    options: [disk, directory, format, overwrite, overwriteSource, resume, allowDamaged, workers],
     examples: [
       Example("strobe restore web@latest --disk os=/dev/vg/new --disk data=data.raw", ""),
       Example(
         "strobe restore web@2026-11-21T08:00Z --to /srv/restored",
         "All disks, as they were at eight"),
+      Example("strobe restore vm1@latest --to /images --format qcow2", "As images for a new guest"),
       Example(
         "strobe restore web@latest --disk data=data.raw --resume", "After it was interrupted"),
     ],
@@ -74,8 +80,9 @@ enum RestoreCommand: Command {
 
   static func run(_ values: ParsedValues) throws -> Int32 {
     let reference = try PointReference(values[point])
+    let format = try ImageFormatOption.parse(values, format)
     var targets = try values.parse(disk, as: .assignment).map {
-      RestoreTarget(disk: $0.name, path: $0.value)
+      RestoreTarget(disk: $0.name, path: ImageFormatOption.apply(format, to: $0.value))
     }
     let engine = try Common.engine(values)
     if let directory = values[directory] {
@@ -83,7 +90,9 @@ enum RestoreCommand: Command {
       let named = targets.map(\.disk)
       targets += try engine.describe(reference).point.disks.filter { !named.contains($0.name) }.map
       {
-        RestoreTarget(disk: $0.name, path: "\(directory)/\($0.name).raw")
+        RestoreTarget(
+          disk: $0.name,
+          path: ImageFormatOption.apply(format, to: "\(directory)/\($0.name).\(format ?? "raw")"))
       }
     }
     var options = RestoreOptions()

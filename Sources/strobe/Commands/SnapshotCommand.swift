@@ -7,7 +7,9 @@ enum SnapshotCommand: Command {
   private static let collection = Argument("COLLECTION", help: "The machine whose disks these are")
   private static let disk = RepeatedOption(
     "disk", short: "d", value: "NAME=PATH",
-    help: "Add a disk, or say where a known one is now: a block device or raw image file")
+    help:
+      "Add a disk, or say where a known one is now: a block device, a raw image file, FORMAT:PATH or an NBD URI"
+  )
   private static let forget = RepeatedOption(
     "forget-disk", value: "NAME", help: "Leave a disk out from now on")
   private static let same = RepeatedOption(
@@ -15,6 +17,13 @@ enum SnapshotCommand: Command {
     help:
       "Continue the disk's chain although it has another identity (it was copied to other hardware)"
   )
+  private static let idle = RepeatedOption(
+    "idle", value: "NAME",
+    help: "Nobody writes to this disk, by your word: what an NBD server exports can't be watched")
+  private static let format = Option(
+    "format", value: "FORMAT",
+    help:
+      "What the files of --disk are: raw (default), qcow2, vmdk, vdi or vhdx; as FORMAT:PATH does")
   private static let full = Flag(
     "full", help: "Store every disk whole, in a new chain: after damage to the old one")
   private static let chunkSize = Option(
@@ -55,7 +64,8 @@ enum SnapshotCommand: Command {
       """,
     arguments: [collection],
     options: [
-      disk, forget, same, full, chunkSize, workers, freeze, maxFreeze, track, preFreeze, postThaw,
+      disk, format, forget, same, idle, full, chunkSize, workers, freeze, maxFreeze, track,
+      preFreeze, postThaw,
       hookTimeout, hookRetries, hookFailure,
     ],
     examples: [
@@ -101,9 +111,11 @@ enum SnapshotCommand: Command {
 
   private static func options(_ values: ParsedValues) throws -> SnapshotOptions {
     var options = SnapshotOptions()
+    let format = try ImageFormatOption.parse(values, format)
     options.disks = try values.parse(disk, as: .assignment).map {
-      .init(name: $0.name, path: $0.value)
+      .init(name: $0.name, path: ImageFormatOption.apply(format, to: $0.value))
     }
+    options.idleDisks = values[idle]
     options.forgottenDisks = values[forget]
     options.sameDisks = values[same]
     options.isFull = values[full]

@@ -1,0 +1,92 @@
+import CNBD
+import Glibc
+package import Platform
+import Synchronization
+
+/// A disk that an NBD server exports.
+///
+/// Each worker takes a connection of its own where the server allows several at once (what one has flushed
+/// the others see); otherwise all share the one that there is.
+package final class NBDDisk: Sendable {
+  package let uri: String
+  /// Bytes.
+  package let size: Int
+  let isReadOnly: Bool
+  let canZero: Bool
+  let canFlush: Bool
+  /// Whether several connections see one disk.
+  package let isShared: Bool
+  /// Of the metadata contexts that were asked for, those that the server has.
+  package let contexts: [String]
+  private let wanted: [String]
+  private let idle: Mutex<[NBDConnection]>
+
+  static let allocation = "base:allocation"
+
+  /// - Parameter contexts: metadata contexts beside `base:allocation`.
+  package init(
+    _ uri: String, contexts: [String] = [], stop: CancellationFlag = CancellationFlag()
+  ) throws(StrobeError) {
+    self.uri = uri
+    wanted = [Self.allocation] + contexts
+    let first = try NBDConnection(uri, contexts: wanted, stop: stop)
+    let handle = unsafe first.handle
+    let bytes = unsafe nbd_get_size(handle)
+    guard bytes >= 0 else { throw first.failure("size of") }
+    size = Int(bytes)
+    isReadOnly = unsafe nbd_is_read_only(handle) != 0
+    canZero = unsafe nbd_can_zero(handle) == 1
+    canFlush = unsafe nbd_can_flush(handle) == 1
+    isShared = unsafe nbd_can_multi_conn(handle) == 1
+    self.contexts = wanted.filter { unsafe nbd_can_meta_context(handle, $0) == 1 }
+    idle = Mutex([])
+    giveBack(first)
+  }
+
+  /// Whether a text is the URI of an NBD export, as libnbd takes it.
+  package static func isURI(_ text: String) -> Bool {
+    ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://", "nbd+vsock://", "nbds+vsock://"].contains {
+      text.lowercased().hasPrefix($0)
+    }
+  }
+
+  /// A URI without a password.
+  package static func displayed(_ uri: String) -> String {
+    guard let start = uri.firstRange(of: "://")?.upperBound else { return uri }
+    let end = uri[start...].firstIndex { $0 == "/" || $0 == "?" } ?? uri.endIndex
+    guard let at = uri[start..<end].lastIndex(of: "@"),
+      let colon = uri[start..<at].firstIndex(of: ":")
+    else { return uri }
+    return String(uri[..<colon] + uri[at...])
+  }
+
+  /// A connection for the caller alone, or the one that all share.
+  func take() throws(StrobeError) -> NBDConnection {
+    let found = idle.withLock { idle in isShared ? idle.popLast() : idle.last }
+    if let found, found.isAlive { return found }
+    let made = try NBDConnection(uri, contexts: wanted, stop: CancellationFlag())
+    guard unsafe nbd_get_size(made.handle) == Int64(size) else {
+      throw StrobeError(
+        .busy, "\(made.name) changed its size from \(size) bytes", advice: "run the command again")
+    }
+    return made
+  }
+
+  func giveBack(_ connection: NBDConnection) {
+    idle.withLock { idle in
+      if isShared || idle.last !== connection {
+        idle = isShared ? idle + [connection] : [connection]
+      }
+    }
+  }
+
+  /// Runs `body` with a connection.
+  func with<Result>(
+    _ body: (NBDConnection) throws(StrobeError) -> Result
+  ) throws(StrobeError) -> Result {
+    let connection = try take()
+    let result = try body(connection)
+    giveBack(connection)
+    return result
+  }
+}
