@@ -23,6 +23,7 @@ let package = Package(
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
     .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
     .systemLibrary(name: "CBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev"])]),
+    .systemLibrary(name: "CXML", pkgConfig: "libxml-2.0", providers: [.apt(["libxml2-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
     .target(name: "CLinux", dependencies: ["CXXHash", "CCrypto"]),
     // The eBPF program of the change tracker, compiled by `scripts/build-tracker` and embedded.
@@ -45,7 +46,8 @@ let package = Package(
       dependencies: ["Platform", "BlockDevices", "CLinux", "CBPF", "CChangeTracker"],
       swiftSettings: room),
     .target(
-      name: "VirtualMachines", dependencies: ["Platform", "BlockDevices", "CLinux", "CLibvirt"],
+      name: "VirtualMachines",
+      dependencies: ["Platform", "BlockDevices", "CLinux", "CLibvirt", "CXML"],
       swiftSettings: room),
     .target(
       name: "Quiescing", dependencies: ["Platform", "BlockDevices", "VirtualMachines", "CLinux"],
@@ -76,14 +78,15 @@ let package = Package(
       swiftSettings: room),
     // An engine that freezes and does nothing else: what the tests of the guardian kill.
     .executableTarget(
-      name: "freeze-driver", dependencies: ["Quiescing", "Platform"], path: "Tests/FreezeDriver",
+      name: "freeze-driver", dependencies: ["Quiescing", "VirtualMachines", "Platform"],
+      path: "Tests/FreezeDriver",
       swiftSettings: room),
     // What reads foreign bytes, wrapped for `scripts/fuzz`; the tests run the corpus through it.
     .target(
       name: "FuzzedParsers",
       dependencies: [
-        "strobe", "Engine", "SnapshotRepository", "Quiescing", "BlockDevices", "ChangeDetection",
-        "ChunkCodec", "CommandLineArguments", "Platform",
+        "strobe", "Engine", "SnapshotRepository", "Quiescing", "VirtualMachines", "BlockDevices",
+        "ChangeDetection", "ChunkCodec", "CommandLineArguments", "Platform",
       ],
       path: "Tests/Fuzzing/Parsers", swiftSettings: room),
     .testTarget(

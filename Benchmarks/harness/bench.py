@@ -32,12 +32,13 @@ def main():
     parser.add_argument("--load", type=int, default=512, metavar="MIB", help="how much of it is written to (512)")
     parser.add_argument("--freezes", type=int, default=30, metavar="N", help="points of window (30)")
     parser.add_argument("--seconds", type=int, default=20, metavar="N", help="of each run of writer (20)")
-    parser.add_argument("--no-peers", action="store_true", help="leave restic and borg out")
+    parser.add_argument("--no-peers", action="store_true", help="leave restic, borg and virtnbdbackup out")
     parser.add_argument("--only", default="", metavar="ROWS", help="a comma-separated choice of: " + ", ".join(rows.ALL))
     parser.add_argument("--smoke", action="store_true", help="a small run that shows that everything still works")
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     parser.add_argument("--programs", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.guest_peers = not options.no_peers
     if options.smoke:
         options.size, options.runs, options.layers, options.points = 192, 1, 40, 50
         options.volume, options.load, options.freezes, options.seconds = 384, 32, 3, 1

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 
+import guests
+import images
 import peers
 import tracked
 import windows
@@ -251,4 +253,5 @@ def memory(bench):
 
 ALL = {"unchanged": unchanged, "fingerprints": fingerprints, "first": first, "changed": changed, "restore": restore, "chain": chain,
        "list": listing, "memory": memory, "peers": peers.compare,
-       "window": windows.window, "writer": writers.writer, "change": tracked.change_against_size}
+       "window": windows.window, "writer": writers.writer, "change": tracked.change_against_size,
+       "guests": guests.guests, "qcow2": images.qcow2, "nbd": images.over_nbd}

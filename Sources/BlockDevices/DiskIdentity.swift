@@ -1,5 +1,5 @@
 import CLinux
-import Platform
+package import Platform
 
 /// What tells one disk from another that took its place under the same name.
 ///
@@ -11,9 +11,7 @@ package struct DiskIdentity: Equatable, Sendable {
 
   package init(text: String) { self.text = text }
 
-  init(ofFile facts: FileFacts) { text = "file:" + Self.mark(facts) }
-
-  init(of file: borrowing FileDescriptor, _ facts: FileFacts) {
+  package init(of facts: FileFacts) {
     if !facts.isBlockDevice {
       text = "file:" + Self.mark(facts)
       return

@@ -70,7 +70,7 @@ package final class DiskSource: Sendable {
     }
     size = geometry.size
     logicalSectorSize = geometry.logicalSectorSize
-    identity = DiskIdentity(of: file, facts)
+    identity = DiskIdentity(of: facts)
     self.facts = facts
     // Dirty pages written back later would look like somebody's writes during the pass.
     if fsync(file.number) != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT) {
@@ -108,7 +108,7 @@ package final class DiskSource: Sendable {
     self.facts = facts
     kind = facts.isBlockDevice ? .blockDevice : .imageFile
     logicalSectorSize = try DeviceGeometry(of: file, facts).logicalSectorSize
-    identity = DiskIdentity(of: file, facts)
+    identity = DiskIdentity(of: facts)
     let isDirect = Self.isDirect(file)
     medium = .file(OpenFile(file), isDirect: isDirect)
     keeper = nil
@@ -134,7 +134,7 @@ package final class DiskSource: Sendable {
     kind = imageFile == nil ? .network : .imageFile
     size = disk.size
     logicalSectorSize = 512
-    identity = file.map { DiskIdentity(ofFile: $0) } ?? DiskIdentity(text: "nbd:\(path)")
+    identity = file.map { DiskIdentity(of: $0) } ?? DiskIdentity(text: "nbd:\(path)")
     facts = file
     medium = .network(disk)
     self.keeper = keeper

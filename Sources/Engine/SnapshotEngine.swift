@@ -78,7 +78,7 @@ public final class SnapshotEngine: Sendable {
       of: collection, note: LockNote("snapshot", of: collection).description)
     defer { writer.release() }
     try PassRegistration.sweep(repository.store)
-    let session = try CollectionSession(repository, collection, options)
+    let session = try CollectionSession(repository, collection, options, stop: stop)
     defer { session.release() }
     let outcome = try session.run(progress: progress, stop: stop)
     return SnapshotReport(

@@ -44,7 +44,7 @@ struct FreezeSessionTests {
     let inner = try systems.fileSystem("ext4", mebibytes: 400, in: outer.mountPoint)
     let session = try systems.session(on: [outer.device])
     let results = try session.freeze()
-    #expect(results.map(\.fileSystem.mountPoint) == [inner.mountPoint, outer.mountPoint])
+    #expect(results.map(\.target.name) == [inner.mountPoint, outer.mountPoint])
     #expect(results.allSatisfy { $0.outcome.isFrozen })
     let writers = try [inner, outer].map { try startWriter($0.mountPoint) }
     for writer in writers { try waitUntil("blocked") { writer.isBlocked } }
@@ -102,7 +102,7 @@ struct FreezeSessionTests {
     let session = try systems.session(on: [system.device, other.device])
     let results = try session.freeze()
     for result in results {
-      if result.fileSystem.mountPoint == system.mountPoint {
+      if result.target.name == system.mountPoint {
         #expect(result.outcome == .alreadyFrozen)
       } else {
         #expect(result.outcome.isFrozen)

@@ -9,16 +9,10 @@ import Testing
 struct OutageTests {
   private let systems = TestFileSystems()
 
-  /// Starts an engine of its own; it writes what it has reached to a file.
   private func driver(
     _ devices: [String], milliseconds: Int = 60_000, hook: String = "-", way: String = "hold"
   ) throws -> Driver {
-    let output = systems.folder.file("driver-" + hexadecimal(randomBytes(4)))
-    let program = parentDirectory(Needs.strobe) + "/freeze-driver"
-    let process = try RunningProcess(
-      [program, Needs.strobe, systems.recordFolder, "\(milliseconds)", hook, way] + devices,
-      output: output)
-    return Driver(process: process, output: output)
+    try systems.driver(devices, milliseconds: milliseconds, hook: hook, way: way)
   }
 
   /// Waits until no guardian holds a record any more; then nothing may be frozen.
@@ -307,19 +301,6 @@ struct ThawTests {
     let repairs = try repair.thawAll().map { try $0.get() }
     #expect(repairs.count == 3 && repairs.allSatisfy { $0.outcome == .gone })
     #expect(systems.records == ["other"])
-  }
-}
-
-/// An engine that runs beside the tests.
-private struct Driver {
-  let process: RunningProcess
-  let output: String
-
-  var text: String { readText(output + ".out") ?? "" }
-  private var lines: [Substring] { text.split(separator: "\n") }
-  var isFrozen: Bool { lines.contains("frozen") }
-  var guardian: Int32? {
-    lines.first { $0.hasPrefix("ready ") }.flatMap { Int32($0.dropFirst(6)) }
   }
 }
 

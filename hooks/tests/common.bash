@@ -3,11 +3,11 @@
 
 has_help() { "$hooks/$1" --help >"$folder/output" 2>&1 && output_has '^Usage: strobe snapshot'; }
 
-for hook in postgresql mariadb mssql libvirt qemu-guest-agent; do
+for hook in postgresql mariadb mssql libvirt qemu-guest-agent paused-guest; do
   passes "$hook has --help" has_help "$hook"
   case $hook in
     libvirt) echo 'DOMAIN=d' >"$folder/config" ;;
-    qemu-guest-agent) echo 'SOCKET=/x' >"$folder/config" ;;
+    qemu-guest-agent | paused-guest) echo 'SOCKET=/x' >"$folder/config" ;;
   esac
   refuses "$hook refuses an unknown phase" 'STROBE_PHASE is' hook thaw
   passes "$hook: post-thaw without a pre-freeze does nothing" hook post-thaw

@@ -28,11 +28,11 @@ import Platform
     unsafe self.handle = unsafe handle
     for context in contexts { unsafe nbd_add_meta_context(handle, context) }
     guard unsafe nbd_aio_connect_uri(handle, uri) == 0 else { throw refused(uri) }
-    let limit = Clock.now() + Self.connectMilliseconds
+    let limit = monotonicMilliseconds() + Self.connectMilliseconds
     while true {
       if unsafe nbd_aio_is_ready(handle) == 1 { return }
       try stop.check()
-      guard unsafe nbd_aio_is_connecting(handle) == 1, Clock.now() < limit else {
+      guard unsafe nbd_aio_is_connecting(handle) == 1, monotonicMilliseconds() < limit else {
         throw StrobeError(
           .busy, "the NBD server of \(name) doesn't answer",
           advice: "does it take one client only, and is there one? (qemu-nbd: --shared=0)")
@@ -93,13 +93,4 @@ final class BufferBox {
   let buffer: AlignedBuffer
 
   init(count: Int) { buffer = AlignedBuffer(count: count) }
-}
-
-enum Clock {
-  /// CLOCK_MONOTONIC, milliseconds.
-  static func now() -> Int {
-    var time = timespec()
-    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
-  }
 }

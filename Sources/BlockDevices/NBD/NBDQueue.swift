@@ -56,7 +56,7 @@ final class NBDQueue: RequestQueue {
   func wait(
     stop: CancellationFlag, _ ended: (_ slot: Int, _ result: Int) -> Void
   ) throws(StrobeError) {
-    let limit = Clock.now() + NBDConnection.silenceMilliseconds
+    let limit = monotonicMilliseconds() + NBDConnection.silenceMilliseconds
     while true {
       if collect(ended) { return }
       try stop.check()
@@ -65,7 +65,7 @@ final class NBDQueue: RequestQueue {
         if collect(ended) { return }
         throw connection.failure("wait for")
       }
-      guard Clock.now() < limit else {
+      guard monotonicMilliseconds() < limit else {
         throw StrobeError(
           .system(errno: ETIMEDOUT, call: "read", object: connection.name),
           "\(connection.name) answered nothing for \(NBDConnection.silenceMilliseconds / 1000) s")
@@ -90,10 +90,12 @@ final class NBDQueue: RequestQueue {
 
   /// Waits for what is in flight, for a while.
   private func drain() -> Bool {
-    let limit = Clock.now() + 5000
+    let limit = monotonicMilliseconds() + 5000
     while requests.contains(where: { $0 != nil }) {
       if collect({ _, _ in }) { continue }
-      if unsafe nbd_poll(connection.handle, 100) == -1 || Clock.now() > limit { return false }
+      if unsafe nbd_poll(connection.handle, 100) == -1 || monotonicMilliseconds() > limit {
+        return false
+      }
     }
     return connection.isAlive
   }

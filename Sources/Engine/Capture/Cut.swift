@@ -77,7 +77,7 @@ final class Cut {
     for index in disks.indices {
       switch disks[index].method {
       case .clone, .underFreeze: marks[index] = try WriteMark(of: disks[index].plan.source)
-      case .preCopy, .live: break
+      case .preCopy, .live, .hypervisor: break
       }
     }
     for disk in disks {
@@ -124,6 +124,7 @@ final class Cut {
         if tracked.wasWritten { doubts.append(Self.doubt(disk)) }
       // One clone is one instant by itself: writers of the file waited.
       case .clone where disks.count == 1: break
+      case .hypervisor: break
       case .clone, .underFreeze, .live:
         guard try WriteMark(of: disk.plan.source) != mark else { continue }
         if disk.plan.source.kind != .network {
@@ -155,7 +156,7 @@ final class Cut {
       case .clone(let clone):
         settings.progress.expectMore(disk.geometry.diskSize)
         try disk.run(from: try clone.source(), settings)
-      case .underFreeze, .live: break
+      case .underFreeze, .live, .hypervisor: break
       }
     }
   }

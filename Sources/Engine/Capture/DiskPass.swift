@@ -14,6 +14,8 @@ enum CutMethod {
   case underFreeze
   /// Nothing has to be held still; that nothing was written is checked.
   case live
+  /// A guest's disk, read where its hypervisor shows it as it was at the cut.
+  case hypervisor
 }
 
 /// One disk while it is captured.

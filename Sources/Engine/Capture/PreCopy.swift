@@ -50,7 +50,8 @@ struct PreCopy {
   private func audit(
     _ disk: DiskPass, _ tracked: TrackedDisk, _ hinted: ChunkBitmap
   ) throws(StrobeError) -> String? {
-    let audit = TrackerAudit(disk: tracked, plan: disk.plan, capture: disk.capture)
+    let audit = TrackerAudit(
+      disk: tracked, source: disk.plan.source, capture: disk.capture)
     guard let position = try audit.findLie(besides: hinted, stop: settings.stop) else { return nil }
     let reason =
       "the tracker missed a write to \(disk.plan.source.path) at byte "

@@ -2,7 +2,7 @@ import BlockDevices
 import ChangeDetection
 import Platform
 
-/// Reads a few chunks that the tracker says didn't change: one that did anyway means that something
+/// Reads a few chunks that the tracker, or the hypervisor, says didn't change: one that did anyway means that something
 /// writes to the disk past the tracker, and that none of its marks can be relied on.
 ///
 /// A write that the tracker saw after its marks were taken is no lie: it marks a write before the disk
@@ -12,15 +12,16 @@ struct TrackerAudit {
   /// within a few passes, and constant, so that a pass costs what changed.
   static let sampleCount = 64
 
-  let disk: TrackedDisk
-  let plan: DiskPlan
+  /// Nil where nobody writes to what is read.
+  let disk: TrackedDisk?
+  let source: DiskSource
   let capture: DiskCapture
 
   /// - Returns: the position of a chunk that changed unseen, or nil.
   func findLie(besides hinted: ChunkBitmap, stop: CancellationFlag) throws(StrobeError) -> Int? {
     let requestSize = max(capture.geometry.chunkSize, 4096)
     var pipeline = try ReadPipeline(
-      source: plan.source, depth: 8, requestSize: requestSize, stop: stop)
+      source: source, depth: 8, requestSize: requestSize, stop: stop)
     let positions = sample(besides: hinted)
     var started = 0
     for position in positions {
@@ -34,7 +35,7 @@ struct TrackerAudit {
       let isChanged = unsafe differs(content, position)
       pipeline.release()
       capture.count(read: capture.geometry.length(of: position))
-      if isChanged && !disk.wasWritten(position, capture.geometry) { return position }
+      if isChanged && disk?.wasWritten(position, capture.geometry) != true { return position }
     }
     return nil
   }

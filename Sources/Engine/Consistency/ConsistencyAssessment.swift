@@ -10,8 +10,13 @@ struct ConsistencyAssessment {
     var superblocks: Set<DeviceNumber> = []
     /// The devices that these are made of.
     var members: Set<DeviceNumber> = []
-    /// Whether hooks ran and all succeeded.
+    /// Whether somebody who knows said that the applications' data is at rest: hooks that ran and all succeeded.
     var applicationsRest = false
+    /// Whether programs that use the disks are held still: by such hooks, or because they are a guest that
+    /// stands still.
+    var programsAreStill = false
+    /// Whether a guest's own file systems were frozen.
+    var guestIsFrozen = false
   }
 
   private let disks: [DiskPass]
@@ -43,7 +48,8 @@ struct ConsistencyAssessment {
     if !doubts.isEmpty { return (.inconsistent, doubts + writers.filter { !doubts.contains($0) }) }
     if !writers.isEmpty { return (.crashConsistent, writers) }
     if held.applicationsRest { return (.applicationConsistent, []) }
-    return (held.superblocks.isEmpty ? .crashConsistent : .fileSystemConsistent, [])
+    let isFrozen = !held.superblocks.isEmpty || held.guestIsFrozen
+    return (isFrozen ? .fileSystemConsistent : .crashConsistent, [])
   }
 
   private static func writers(
@@ -73,13 +79,13 @@ struct ConsistencyAssessment {
 }
 
 extension ConsistencyAssessment {
-  /// Hooks answer for programs that write to an image, not for the kernel: a device that is held exclusively
+  /// Hooks and a guest that stands still answer for programs that write to an image, not for the kernel: a device that is held exclusively
   /// is most likely mounted elsewhere.
   private static func isHeld(_ writer: DiskUse.Writer, _ held: Held) -> Bool {
     switch writer.kind {
     case .swap: false
     case .fileSystemMember: held.members.contains(writer.device)
-    case .program: held.applicationsRest
+    case .program: held.programsAreStill
     case .holder: held.members.contains(writer.device)
     }
   }
@@ -89,7 +95,7 @@ extension DiskPass {
   /// Whether the cut itself proves that nobody wrote, so that somebody who might have doesn't matter.
   fileprivate var provesItself: Bool {
     switch method {
-    case .preCopy, .clone: true
+    case .preCopy, .clone, .hypervisor: true
     case .underFreeze, .live: false
     }
   }

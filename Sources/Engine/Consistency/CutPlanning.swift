@@ -9,16 +9,24 @@ struct CutPlanning {
   let disks: [DiskPass]
   let fileSystems: [FileSystemOnDisk]
   let options: SnapshotOptions
+  /// Whether a guest that uses the disks is held still.
+  let hasGuests: Bool
   private(set) var warnings: [String] = []
 
-  init(_ disks: [DiskPass], frozen fileSystems: [FileSystemOnDisk], _ options: SnapshotOptions) {
+  init(
+    _ disks: [DiskPass], frozen fileSystems: [FileSystemOnDisk], hasGuests: Bool,
+    _ options: SnapshotOptions
+  ) {
+    self.hasGuests = hasGuests
     self.disks = disks
     self.fileSystems = fileSystems
     self.options = options
   }
 
   /// Whether there is a window in which something is held still.
-  private var hasWindow: Bool { !fileSystems.isEmpty || options.hooks.areThere }
+  private var hasWindow: Bool {
+    !fileSystems.isEmpty || options.hooks.areThere || hasGuests
+  }
 
   mutating func choose() throws(StrobeError) {
     var untracked: [DiskPass] = []
@@ -42,7 +50,9 @@ struct CutPlanning {
 
   /// Whether somebody may write to the disk while it is read, or its file system will be frozen.
   private func isInUse(_ disk: DiskPass, _ index: Int) throws(StrobeError) -> Bool {
-    if options.hooks.areThere || fileSystems.contains(where: { $0.sources.contains(index) }) {
+    if options.hooks.areThere || hasGuests
+      || fileSystems.contains(where: { $0.sources.contains(index) })
+    {
       return true
     }
     guard let facts = disk.plan.source.facts else { return false }

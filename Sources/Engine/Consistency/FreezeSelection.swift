@@ -9,7 +9,7 @@ enum FreezeSelection {
     _ freezing: SnapshotOptions.Freezing, disks: [FileFacts?]
   ) throws(StrobeError) -> [FileSystemOnDisk] {
     switch freezing {
-    case .none: return []
+    case .none, .guest: return []
     case .automatic:
       return try FileSystemsOnDisks.find(on: disks.map { $0.map(DiskReference.init) ?? .elsewhere })
     case .mountPoints(let paths):

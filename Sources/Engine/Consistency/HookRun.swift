@@ -28,9 +28,11 @@ struct HookRun {
     if let program = options.postThaw { try command(program, "post-thaw", extraSeconds: 0).check() }
   }
 
-  /// Whether an application said that it is at rest, and no hook failed. Who only runs a post-thaw hook asked
-  /// nobody.
-  var bringRest: Bool {
+  /// Whether pre-freeze hooks, if they succeed, say that the applications' data is at rest.
+  var promiseRest: Bool { options.preFreeze != nil && options.bringRest }
+
+  /// Whether a pre-freeze hook ran, and no hook failed. Who only runs a post-thaw hook asked nobody.
+  var succeeded: Bool {
     records.contains { $0.phase == "pre-freeze" } && records.allSatisfy { $0.failure == nil }
   }
 

@@ -24,8 +24,11 @@ final class PointCapture {
   }
 
   func run() throws(StrobeError) {
-    let window = try QuietWindow(disks, context, settings)
-    var planning = CutPlanning(disks, frozen: window.fileSystems, context.options)
+    let holds = try GuestHolds(context)
+    let window = try QuietWindow(disks, context, settings, guests: holds.holds)
+    defer { holds.release() }
+    var planning = CutPlanning(
+      disks, frozen: window.fileSystems, hasGuests: !holds.holds.isEmpty, context.options)
     try planning.choose()
     try planning.checkEstimate(stop: settings.stop)
     outcome.warnings += planning.warnings
@@ -110,4 +113,6 @@ struct CaptureOutcome {
   var frozen: [FrozenFileSystem] = []
   var hooks: [HookRecord] = []
   var warnings: [String] = []
+  /// The guest, when there is one.
+  var machine: MachineRecord?
 }

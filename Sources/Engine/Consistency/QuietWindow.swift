@@ -6,7 +6,7 @@ import SnapshotRepository
 
 // The window in which everything stands still:
 //
-//   guardian → (syncfs, copy live) → pre-freeze hook → (syncfs, copy live) → freeze all → cut → thaw all
+//   guardian → (syncfs, copy live) → pre-freeze hook → (syncfs, copy live) → freeze all, or the guest → cut → thaw all
 //   → post-thaw hook
 //
 // Invariants:
@@ -17,6 +17,7 @@ import SnapshotRepository
 /// Holds file systems and applications still while a cut is made.
 final class QuietWindow {
   let fileSystems: [FileSystemOnDisk]
+  private let guests: [GuestHold]
   private(set) var warnings: [String] = []
   private let disks: [DiskPass]
   private let context: PassContext
@@ -30,19 +31,25 @@ final class QuietWindow {
   private(set) var held = ConsistencyAssessment.Held()
   private(set) var frozen: [FrozenFileSystem] = []
   private(set) var milliseconds: Double?
+  /// Whether the guest was frozen or stopped.
+  private var guestIsStill = false
   /// Why it held less still than was asked for.
   private(set) var weaknesses: [String] = []
 
   init(
-    _ disks: [DiskPass], _ context: PassContext, _ settings: CaptureSettings
+    _ disks: [DiskPass], _ context: PassContext, _ settings: CaptureSettings, guests: [GuestHold]
   ) throws(StrobeError) {
     self.disks = disks
+    self.guests = guests
     self.context = context
     self.settings = settings
     hookRun = HookRun(context)
     mountTable = try readFile(Self.mountTablePath)
-    fileSystems = try FreezeSelection.select(
-      context.options.freezing, disks: disks.map(\.plan.source.facts))
+    // What a guest uses is not mounted here.
+    fileSystems =
+      guests.isEmpty
+      ? try FreezeSelection.select(
+        context.options.freezing, disks: disks.map(\.plan.source.facts)) : []
     try FreezeSelection.refuseOwn(fileSystems, context)
     for system in fileSystems where system.sources.isEmpty {
       warnings.append("\(system.mountPoint) lies on none of the disks; it is frozen all the same")
@@ -51,7 +58,9 @@ final class QuietWindow {
   }
 
   /// Whether there is anything to hold still.
-  var isNeeded: Bool { !fileSystems.isEmpty || context.options.hooks.areThere }
+  var isNeeded: Bool {
+    !fileSystems.isEmpty || !guests.isEmpty || context.options.hooks.areThere
+  }
 
   /// Whether anything was mounted or unmounted since the file systems were chosen; cheap enough for the
   /// window.
@@ -65,20 +74,26 @@ final class QuietWindow {
   var expected: ConsistencyAssessment.Held {
     ConsistencyAssessment.Held(
       superblocks: Set(fileSystems.map(\.device)), members: Set(fileSystems.flatMap(\.members)),
-      applicationsRest: context.options.hooks.preFreeze != nil)
+      applicationsRest: hookRun.promiseRest,
+      programsAreStill: context.options.hooks.preFreeze != nil || !guests.isEmpty)
   }
+
+  private var freezesGuest: Bool { guests.contains(where: \.isAgent) }
+
+  private var guestHooksBringRest: Bool { context.collection.guest?.hooksBringRest == true }
 
   /// The consistency that was asked for.
   var wanted: Consistency {
-    if context.options.hooks.preFreeze != nil { return .applicationConsistent }
-    return fileSystems.isEmpty ? .crashConsistent : .fileSystemConsistent
+    if hookRun.promiseRest || freezesGuest && guestHooksBringRest { return .applicationConsistent }
+    return fileSystems.isEmpty && !freezesGuest ? .crashConsistent : .fileSystemConsistent
   }
 
   /// Runs `cut` in a window.
   ///
   /// - Parameter before: copies what was written so far; runs while nothing is frozen yet.
   func hold(
-    before: () throws(StrobeError) -> Void, _ cut: () throws(StrobeError) -> Void
+    before: () throws(StrobeError) -> Void = { () throws(StrobeError) in },
+    _ cut: () throws(StrobeError) -> Void
   ) throws(StrobeError) {
     guard isNeeded else {
       try before()
@@ -86,7 +101,7 @@ final class QuietWindow {
       return
     }
     held = ConsistencyAssessment.Held()
-    (frozen, weaknesses, milliseconds) = ([], [], nil)
+    (frozen, weaknesses, milliseconds, guestIsStill) = ([], [], nil, false)
     guard let session = try begin() else {
       try before()
       try cut()
@@ -104,7 +119,7 @@ final class QuietWindow {
       // What the application wrote to come to rest.
       if context.options.hooks.preFreeze != nil { try settle(session, before) }
       // For whoever looks for writers in the window; after it the post-thaw hook has a say, too.
-      held.applicationsRest = hookRun.bringRest
+      noteHooks()
       // What was written since the last flush began.
       try before()
       try holdFrozen(session, cut)
@@ -114,15 +129,22 @@ final class QuietWindow {
       throw explained(error, session)
     }
     try hookRun.postThaw(session)
-    held.applicationsRest = hookRun.bringRest
+    noteHooks()
     weaknesses += hookRun.weaknesses
+  }
+
+  private func noteHooks() {
+    let isGuestAtRest = held.guestIsFrozen && guestHooksBringRest
+    held.applicationsRest = hookRun.promiseRest && hookRun.succeeded || isGuestAtRest
+    held.programsAreStill = hookRun.succeeded || guestIsStill
   }
 
   /// - Returns: nil where freezing is not permitted and was not insisted on.
   private func begin() throws(StrobeError) -> FreezeSession? {
     do throws(StrobeError) {
       return try FreezeSession(
-        fileSystems, postThaw: hookRun.postThaw(after: context.options.maxFreezeMilliseconds),
+        fileSystems, guests: guests,
+        postThaw: hookRun.postThaw(after: context.options.maxFreezeMilliseconds),
         options)
     } catch {
       let mayGoOn = context.options.freezing == .automatic && !context.options.hooks.areThere
@@ -174,16 +196,17 @@ final class QuietWindow {
         "the freeze did not hold until the cut was complete: \(window.brokenBy ?? "unknown"); "
           + "everything is thawed, nothing was committed", advice: "run the command again")
     }
+    noteHooks()
     // Where only hooks hold anything still, it is the time that they had to.
     let isHeldByHooks = context.options.hooks.areThere
-    milliseconds = frozen.isEmpty ? (isHeldByHooks ? seconds * 1000 : nil) : window.milliseconds
+    let isHeld = !frozen.isEmpty || guestIsStill
+    milliseconds = isHeld ? window.milliseconds : isHeldByHooks ? seconds * 1000 : nil
   }
 
   private func note(_ result: FreezeResult) throws(StrobeError) {
-    let system = result.fileSystem
     let why: String
-    switch result.outcome {
-    case .frozen(let milliseconds):
+    switch (result.outcome, result.target) {
+    case (.frozen(let milliseconds), .fileSystem(let system)):
       held.superblocks.insert(system.device)
       held.members.formUnion(system.members)
       frozen.append(
@@ -191,16 +214,46 @@ final class QuietWindow {
           mountPoint: system.mountPoint, fileSystem: system.fileSystem,
           freezeMilliseconds: milliseconds))
       return
-    case .unsupported: why = "\(system.fileSystem) can't be frozen"
-    case .alreadyFrozen:
+    case (.frozen(let milliseconds), .guest(let guest)):
+      note(guest, milliseconds)
+      return
+    case (.unsupported, .fileSystem(let system)): why = "\(system.fileSystem) can't be frozen"
+    case (.unsupported, .guest): why = "its agent has no command for that"
+    case (.alreadyFrozen, _):
       why =
         result.isLeftBehind
         ? "an earlier snapshot left it frozen when it was killed; thaw it with: strobe thaw"
         : "it is frozen already, by somebody else"
-    case .vanished: why = "it was unmounted or mounted over"
-    case .failed(let code): why = unsafe String(cString: strerror(code))
+    case (.vanished, .fileSystem): why = "it was unmounted or mounted over"
+    case (.vanished, .guest): why = "nobody listens at its socket"
+    case (.failed(let code), _): why = unsafe String(cString: strerror(code))
     }
-    let text = "\(system.mountPoint) was not frozen: \(why)"
+    let explanation = result.explanation.map { " (\($0))" } ?? ""
+    try refuseOrWeaken(result, "\(result.target.title) was not frozen: \(why)\(explanation)")
+  }
+
+  private func note(_ guest: GuestHold, _ milliseconds: Double) {
+    guestIsStill = true
+    guard guest.isAgent else { return }
+    held.guestIsFrozen = true
+    frozen.append(
+      FrozenFileSystem(
+        mountPoint: "guest", fileSystem: "guest agent \(guest.socketPath)",
+        freezeMilliseconds: milliseconds))
+  }
+
+  private func refuseOrWeaken(_ result: FreezeResult, _ text: String) throws(StrobeError) {
+    if case .guest(let guest) = result.target {
+      // Processors that were not stopped: the way that was chosen needs them to be.
+      guard context.options.freezing == .guest || !guest.isAgent else {
+        weaknesses.append(text)
+        return
+      }
+      throw StrobeError(
+        .refused, "\(text); nothing was committed",
+        advice: guest.isAgent
+          ? "use --freeze auto, which goes on without" : "look at what the guest's monitor says")
+    }
     if case .mountPoints = context.options.freezing {
       throw StrobeError(
         .refused, "\(text); nothing was committed",

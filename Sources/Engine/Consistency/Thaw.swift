@@ -8,15 +8,25 @@ public enum SystemThaw {
       case thawed
       /// There was nothing to do.
       case notFrozen
-      /// It isn't mounted any more, or the machine was restarted since.
+      /// It isn't mounted any more, the guest ended, or the machine was restarted since.
       case gone
     }
 
+    public enum Kind: String, Sendable {
+      case fileSystem
+      /// The file systems of a guest, by its agent.
+      case agent
+      /// The processors of a guest, by its monitor.
+      case processors
+    }
+
+    public let kind: Kind
+    /// The mount point, or the path of the guest's socket.
     public let mountPoint: String
     public let outcome: Outcome
   }
 
-  /// Thaws every file system that a snapshot left frozen and that no running snapshot holds.
+  /// Thaws every file system and every guest that a snapshot left frozen and that no running snapshot holds.
   ///
   /// - Parameter recordFolder: where snapshots leave their records; nil: the usual place.
   /// - Returns: what was done, or why not, for each.
@@ -27,10 +37,11 @@ public enum SystemThaw {
     try records(recordFolder).thawAll().map { $0.map(Repair.init) }
   }
 
-  /// Thaws the file systems mounted at some places.
+  /// Thaws the file systems mounted at some places, and the guests of some sockets.
   ///
-  /// - Parameter force: whoever froze them: another program, or a snapshot that runs, which then fails.
-  /// - Returns: for each what was done, or the error: `usage` when it is no mount point, `busy` when a
+  /// - Parameter force: whoever froze them: another program, or a snapshot that runs, which then fails. Not for
+  ///   guests.
+  /// - Returns: for each what was done, or the error: `usage` when it is neither mount point nor socket, `busy` when a
   ///   snapshot holds it, `refused` when none left it frozen.
   public static func thaw(
     _ mountPoints: [String], force: Bool = false, recordFolder: String? = nil
@@ -45,6 +56,12 @@ public enum SystemThaw {
 
 extension SystemThaw.Repair {
   init(_ repair: LeftFrozen.Repair) {
+    kind =
+      switch repair.kind {
+      case .fileSystem: .fileSystem
+      case .agent: .agent
+      case .processors: .processors
+      }
     mountPoint = repair.mountPoint
     outcome =
       switch repair.outcome {

@@ -15,6 +15,7 @@ final class CollectionSession {
   private let disks: [CollectionRecord.Disk]
   private let plans: [DiskPlan]
   private let options: SnapshotOptions
+  private let guest: GuestSession?
   private(set) var warnings: [String]
 
   /// More points than anybody deletes between two that stay.
@@ -22,7 +23,7 @@ final class CollectionSession {
 
   /// The collection's writer lock must be held.
   init(
-    _ repository: Repository, _ name: String, _ options: SnapshotOptions
+    _ repository: Repository, _ name: String, _ options: SnapshotOptions, stop: CancellationFlag
   ) throws(StrobeError) {
     var warnings: [String] = []
     let index = try PointIndex.load(repository, name)
@@ -30,16 +31,17 @@ final class CollectionSession {
     let (parent, lock) = try Self.holdNewest(repository, name, index, &warnings)
     let (known, isRecovered) = try Self.record(repository, name, parent: parent, &warnings)
     let chunkSize = try Self.chunkSize(repository, known, options)
-    let disks = try DiskSelection.select(
-      remembered: known?.disks ?? [], options, collection: name)
-    let remembered = known?.disks.map(\.name) ?? []
-    let sources = try DiskSelection.open(disks, isRemembered: remembered.contains)
+    let memory = GuestSelection.memory(known?.guest, options)
+    let guest = try GuestSelection.find(
+      remembered: known?.disks ?? [], memory, options, collection: name, stop: stop)
+    let (disks, sources) = try Self.disks(of: known, guest, options, name)
     let record =
       known
       ?? CollectionRecord(
         name: name, chunkSize: chunkSize, fingerprint: repository.defaultFingerprint, disks: disks)
     self.repository = repository
-    self.record = record.remembering(disks)
+    self.record = record.remembering(disks, memory.isEmpty ? nil : memory)
+    self.guest = guest
     self.disks = disks
     self.parent = parent
     self.options = options
@@ -61,6 +63,16 @@ final class CollectionSession {
       plans.append(plan)
     }
     self.plans = plans
+  }
+
+  private static func disks(
+    of known: CollectionRecord?, _ guest: GuestSession?, _ options: SnapshotOptions, _ name: String
+  ) throws(StrobeError) -> ([CollectionRecord.Disk], [DiskSource]) {
+    if let guest { return (guest.records, try guest.sources()) }
+    let disks = try DiskSelection.select(
+      remembered: known?.disks ?? [], options, collection: name)
+    let remembered = known?.disks.map(\.name) ?? []
+    return (disks, try DiskSelection.open(disks, isRemembered: remembered.contains))
   }
 
   /// The newest point that can be read, held against deletion.
@@ -122,7 +134,7 @@ final class CollectionSession {
     if mustWriteRecord { try record.write(repository.store) }
     let context = PassContext(
       repository: repository, collection: record, plans: plans, parent: parent,
-      sequence: sequence, options: options)
+      sequence: sequence, options: options, guest: guest)
     return try SnapshotPass(context, progress: progress, stop: stop).run()
   }
 

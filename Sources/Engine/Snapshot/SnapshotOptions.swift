@@ -34,6 +34,7 @@ public struct SnapshotOptions: Sendable {
   /// Milliseconds after which everything is thawed and the point is given up.
   public var maxFreezeMilliseconds = 10_000
   public var tracking = Tracking.automatic
+  public var guest = Guest()
   public var hooks = Hooks()
   /// The `strobe` program, which guards a freeze; nil: the program that runs, which must be `strobe`.
   public var guardianExecutable: String?
@@ -52,6 +53,8 @@ extension SnapshotOptions {
     case none
     /// Those mounted at these places; one that can't be frozen ends the pass.
     case mountPoints([String])
+    /// Those of the guest, through its agent; if they can't be frozen, that ends the pass.
+    case guest
   }
 
   /// Which change trackers are used for block devices.
@@ -62,6 +65,35 @@ extension SnapshotOptions {
     case keep
     /// None: disks are read whole.
     case none
+  }
+
+  /// A guest whose disks are taken, or that is held still while disks of this host are taken.
+  public struct Guest: Sendable, Equatable {
+    public enum Hypervisor: Sendable, Equatable {
+      /// The UNIX socket of QEMU's monitor (QMP), which takes one client at a time.
+      case qemu(monitor: String)
+      /// - connection: a libvirt URI, such as `qemu:///system`.
+      case libvirt(connection: String, domain: String)
+    }
+
+    /// What knows the disks and reads them; nil: they are named as disks of this host, or remembered.
+    public var hypervisor: Hypervisor?
+    /// The UNIX socket of the guest agent, which freezes the guest's file systems for the cut.
+    public var agent: String?
+    /// Milliseconds that the agent may take to answer, and to freeze.
+    public var agentMilliseconds = 10_000
+    /// Whether the agent's own hooks bring the guest's applications to rest.
+    public var hooksBringRest = false
+    /// The monitor of a guest whose disks are taken on this host, and that is stopped for the cut.
+    public var pauseMonitor: String?
+    /// Whether a guest's processors may be stopped for the milliseconds of the cut where that is the safer way.
+    public var mayPause = true
+    /// Names of disks that are left out.
+    public var excludedDisks: [String] = []
+    /// A directory for scratch images, on a file system with room; nil: in the repository.
+    public var scratch: String?
+
+    public init() {}
   }
 
   /// Programs that bring applications to rest before the freeze, and let them go on after the thaw.
@@ -76,6 +108,9 @@ extension SnapshotOptions {
     public var retries = 0
     /// Whether a hook that fails ends the pass; otherwise it lowers the consistency.
     public var failureEndsPass = true
+    /// Whether they bring the applications' data to rest; otherwise only writers to a halt, as a hook does that pauses
+    /// a guest: the point is at best CrashConsistent by them.
+    public var bringRest = true
 
     public init() {}
 

@@ -24,6 +24,8 @@ struct PassContext {
   let parent: RestorePoint?
   let sequence: Int
   let options: SnapshotOptions
+  /// The guest whose disks these are; nil: they are this host's.
+  let guest: GuestSession?
   let id = PassID()
 }
 
@@ -67,28 +69,42 @@ struct SnapshotPass {
         workerCount: context.options.workerCount, progress: progress,
         stop: CancellationFlag(external: { stop.isCancelled || watch.isLost }), watch: watch,
         scratchFolder: repository.journalFolder(context.collection.name))
-      let capture = PointCapture(disks, context, settings)
-      try capture.run()
+      let outcome = try capture(disks, settings)
       var healing = PassHealing(repository, context.collection, segments, stop)
       for disk in disks { try healing.heal(disk) }
       try segments.finish()
-      let point = try makePoint(disks, capture.outcome, segments, earlier)
+      let point = try makePoint(disks, outcome, segments, earlier)
       try stop.check()
       try repository.commit(point, registration: registration)
       for disk in disks {
         disk.tracked?.count(from: point, context.collection, disk: disk.name)
       }
+      let kept = context.guest?.committed() ?? []
       let healed = healing.publish()
       return SnapshotOutcome(
-        point: point, isWeaker: capture.outcome.isWeaker,
+        point: point, isWeaker: outcome.isWeaker,
         adoptedBytes: disks.reduce(0) { $0 + $1.capture.adoptedBytes },
-        warnings: capture.outcome.warnings + healed.warnings + remove(begun, earlier)
+        warnings: outcome.warnings + kept + healed.warnings + remove(begun, earlier)
           + updateTables(point, disks, segments, earlier), healedChunks: healed.count)
     } catch {
       for disk in disks { disk.tracked?.giveBack() }
       throw abandon(
-        error, journal, hasStored: disks.contains { $0.capture.storedBytes > 0 }, earlier)
+        context.guest?.givenBack(error) ?? error, journal,
+        hasStored: disks.contains { $0.capture.storedBytes > 0 }, earlier)
     }
+  }
+
+  private func capture(
+    _ disks: [DiskPass], _ settings: CaptureSettings
+  ) throws(StrobeError) -> CaptureOutcome {
+    if let guest = context.guest {
+      let capture = GuestCapture(disks, guest, context, settings)
+      try capture.run()
+      return capture.outcome
+    }
+    let capture = PointCapture(disks, context, settings)
+    try capture.run()
+    return capture.outcome
   }
 
   /// Removes the journals, which the point has made useless.
@@ -127,7 +143,8 @@ struct SnapshotPass {
       consistency: outcome.level, consistencyReasons: outcome.reasons,
       freezeWindowMilliseconds: outcome.windowMilliseconds,
       frozen: outcome.frozen.isEmpty ? nil : outcome.frozen,
-      hooks: outcome.hooks.isEmpty ? nil : outcome.hooks, disks: records,
+      hooks: outcome.hooks.isEmpty ? nil : outcome.hooks, machine: outcome.machine,
+      disks: records,
       writer: "strobe \(strobeVersion)")
   }
 
@@ -151,7 +168,7 @@ struct SnapshotPass {
     return DiskRestorePoint(
       name: plan.name, source: plan.source.path, identity: plan.source.identity.text,
       size: plan.geometry.diskSize, logicalSectorSize: plan.source.logicalSectorSize,
-      changeSource: disk.isHinted ? .tracked : .scan, scanReason: disk.reportedScanReason,
+      changeSource: disk.isHinted ? disk.method.hint : .scan, scanReason: disk.reportedScanReason,
       cut: disk.method.kind, newChainReason: plan.newChainReason, changedChunks: changed,
       clearedChunks: changed - stored, changedBytes: capture.changedBytes,
       storedBytes: capture.storedBytes, readBytes: capture.readBytes,
@@ -231,12 +248,18 @@ struct SnapshotOutcome {
 }
 
 extension CutMethod {
+  /// Who names the candidates.
+  fileprivate var hint: ChangeSource {
+    if case .hypervisor = self { .qemuBitmap } else { .tracked }
+  }
+
   fileprivate var kind: CutKind {
     switch self {
     case .clone: .clone
     case .preCopy: .preCopy
     case .underFreeze: .underFreeze
     case .live: .live
+    case .hypervisor: .hypervisor
     }
   }
 }

@@ -2,8 +2,8 @@ import CLinux
 import Glibc
 package import Platform
 
-/// The mark of a freeze, outside the file system that is frozen: a small file that says what is frozen, and a
-/// lock (flock(2)) on it that lives as long as the engine or the guardian.
+/// The mark of a freeze, outside the file system or guest that is frozen: a small file that says what is frozen, and
+/// a lock (flock(2)) on it that lives as long as the engine or the guardian.
 ///
 /// ```
 /// strobe-freeze 1
@@ -11,13 +11,14 @@ package import Platform
 /// process <pid of the engine>
 /// mount <mount point, to the end of the file>
 /// ```
+/// Of a guest the last line is `agent <path of its agent's socket>` or `processors <path of its monitor's socket>`.
 ///
 /// Invariants:
-/// - R1 Whoever freezes a file system holds the lock of its record first. So two passes never freeze one
-///   file system at once, and each thaws its own freeze only.
+/// - R1 Whoever freezes a file system or guest holds the lock of its record first. So two passes never freeze
+///   one at once, and each thaws its own freeze only.
 /// - R2 The name is removed only under the lock, and only if it leads to the file that is locked. Who gets
 ///   the lock of a file that has lost its name tries again.
-/// - R3 The `mount` line is written when the guardian is ready and before the first freeze. So a record
+/// - R3 The last line is written when the guardian is ready and before the first freeze. So a record
 ///   without it says that nothing was frozen, and a whole one whose lock is free is what an outage of
 ///   engine and guardian together left.
 package final class FreezeRecord: Sendable {
@@ -25,15 +26,15 @@ package final class FreezeRecord: Sendable {
 
   let path: String
   let file: FileDescriptor
-  /// Whether an earlier session left it: the file system may be frozen by that.
+  /// Whether an earlier session left it: the file system or guest may be frozen by that.
   let isStale: Bool
 
   /// - Parameter deadline: CLOCK_MONOTONIC, nanoseconds; until then another holder is waited for.
-  /// - Throws: `busy` when another pass holds the file system for longer.
+  /// - Throws: `busy` when another pass holds the target for longer.
   init(
-    of system: FileSystemOnDisk, in folder: String, until deadline: Int64, stop: CancellationFlag
+    of target: FreezeTarget, in folder: String, until deadline: Int64, stop: CancellationFlag
   ) throws(StrobeError) {
-    path = Self.path(of: system.device, in: folder)
+    path = target.recordPath(in: folder)
     while true {
       let file = try FileDescriptor(opening: path, O_RDWR | O_CREAT, mode: 0o600)
       if clinux_try_lock(file.number, 1) == 0 {
@@ -46,7 +47,7 @@ package final class FreezeRecord: Sendable {
       }
       guard Clock.now() < deadline else {
         throw StrobeError(
-          .busy, "\(system.mountPoint) is being frozen by \(Self.holder(path))",
+          .busy, "\(target.title) is being frozen by \(Self.holder(path))",
           advice: "wait until it is done, then run this again")
       }
       try stop.check()
@@ -56,20 +57,37 @@ package final class FreezeRecord: Sendable {
     isStale = FreezeRecordContent(reading: path)?.isOfThisBoot == true
     if !isStale {
       try file.truncate(to: 0)
-      _ = try write(FreezeRecordContent(mountPoint: "").claim, at: 0)
+      _ = try write(FreezeRecordContent(.mount, place: "").claim, at: 0)
     }
   }
 
-  /// Says that the file system may be frozen from now on (R3).
-  func arm(_ mountPoint: String) throws(StrobeError) {
+  /// Says that the target may be frozen from now on (R3).
+  func arm(_ target: FreezeTarget) throws(StrobeError) {
     // Also that of a stale one: the mount point and the process may be others by now.
-    let content = FreezeRecordContent(mountPoint: mountPoint)
+    let content = FreezeRecordContent(target.recordKind, place: target.name)
     try file.truncate(to: try write(content.text, at: 0))
   }
 
   package static func path(of device: DeviceNumber, in folder: String) -> String {
     "\(folder)/\(device.major)-\(device.minor)"
   }
+
+  /// - Parameter name: the path of a socket, however it is written, or `domain@URI` of libvirt.
+  package static func path(ofGuest name: String, in folder: String) -> String {
+    let bytes = Array((name.contains("://") ? name : resolved(socket: name)).utf8)
+    let hash = unsafe bytes.withUnsafeBytes { unsafe clinux_xxh3_64($0.baseAddress, $0.count) }
+    let digits = String(hash, radix: 16)
+    return "\(folder)/\(guestPrefix)\(String(repeating: "0", count: 16 - digits.count))\(digits)"
+  }
+
+  private static func resolved(socket path: String) -> String {
+    let whole = absolutePath(path)
+    let parent = parentDirectory(whole)
+    // A socket that is gone has a folder still.
+    return resolvedPath(whole) ?? "\(resolvedPath(parent) ?? parent)/\(lastComponent(whole))"
+  }
+
+  static let guestPrefix = "guest-"
 
   private func write(_ text: String, at offset: Int) throws(StrobeError) -> Int {
     let bytes = Array(text.utf8)
@@ -104,14 +122,17 @@ package final class FreezeRecord: Sendable {
 struct FreezeRecordContent {
   let boot: String
   let process: Int
-  let mountPoint: String
+  let kind: HoldKind
+  /// The mount point, or the path of the socket.
+  let place: String
 
   private static let head = "strobe-freeze 1\n"
 
-  init(mountPoint: String) {
+  init(_ kind: HoldKind, place: String) {
     boot = Self.thisBoot
     process = Int(getpid())
-    self.mountPoint = mountPoint
+    self.kind = kind
+    self.place = place
   }
 
   /// - Returns: nil when there is no complete record: it was being written when the process died, or nothing was frozen yet.
@@ -122,18 +143,22 @@ struct FreezeRecordContent {
     }
     guard lines.count == 4, lines[0] + "\n" == Self.head, lines[1].hasPrefix("boot "),
       lines[2].hasPrefix("process "), let process = Int(lines[2].dropFirst(8)),
-      lines[3].hasPrefix("mount "), lines[3].utf8.last == UInt8(ascii: "\n")
+      lines[3].utf8.last == UInt8(ascii: "\n"),
+      let blank = lines[3].utf8.firstIndex(of: UInt8(ascii: " "))
     else { return nil }
     boot = String(lines[1].dropFirst(5))
     self.process = process
     // By bytes: as characters, a carriage return that ends the path would be part of the line end.
-    mountPoint = String(decoding: lines[3].utf8.dropFirst(6).dropLast(), as: UTF8.self)
+    let rest = lines[3].utf8[blank...].dropFirst().dropLast()
+    place = String(decoding: rest, as: UTF8.self)
+    guard let kind = HoldKind(word: lines[3][..<blank], place: place) else { return nil }
+    self.kind = kind
   }
 
   /// What it begins with when nothing is frozen yet.
   var claim: String { "\(Self.head)boot \(boot)\nprocess \(process)\n" }
 
-  var text: String { "\(claim)mount \(mountPoint)\n" }
+  var text: String { "\(claim)\(kind.word) \(place)\n" }
 
   var isOfThisBoot: Bool { boot == Self.thisBoot }
 

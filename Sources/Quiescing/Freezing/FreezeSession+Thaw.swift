@@ -16,9 +16,9 @@ extension FreezeSession {
     }
     guard let final else {
       throw StrobeError(
-        .system(errno: ETIMEDOUT, call: "FITHAW", object: "file systems"),
-        "the thaw of \(places.map(\.fileSystem.mountPoint).joined(separator: ", ")) does not return",
-        advice: "look for the device that hangs (dmesg); later: strobe thaw")
+        .system(errno: ETIMEDOUT, call: "thaw", object: "all that is frozen"),
+        "the thaw of \(places.map(\.target.title).joined(separator: ", ")) does not return",
+        advice: "look for the device or guest that hangs; later: strobe thaw")
     }
     removeRecords(final)
     try checkThawed(final)
@@ -57,12 +57,34 @@ extension FreezeSession {
     for (index, place) in places.enumerated() {
       let code = state.thaws[index] ?? GuardianMessage.stillPending
       if code == 0 || code == EINVAL || code == GuardianMessage.neverFrozen { continue }
-      let mountPoint = place.fileSystem.mountPoint
-      let why = code == GuardianMessage.stillPending ? "does not return" : errorText(code)
-      throw StrobeError(
-        .system(errno: max(code, 0), call: "FITHAW", object: mountPoint),
-        "\(mountPoint) may still be frozen: FITHAW: \(why)",
-        advice: "look for what is wrong with its device (dmesg), then: strobe thaw \(mountPoint)")
+      throw notThawed(place, code)
+    }
+  }
+
+  private func notThawed(_ place: FreezePlace, _ code: Int32) -> StrobeError {
+    let isPending = code == GuardianMessage.stillPending
+    let name = place.target.name
+    switch place.kind {
+    case .mount:
+      let why = isPending ? "does not return" : errorText(code)
+      return StrobeError(
+        .system(errno: max(code, 0), call: "FITHAW", object: name),
+        "\(name) may still be frozen: FITHAW: \(why)",
+        advice: "look for what is wrong with its device (dmesg), then: strobe thaw \(name)")
+    case .agent, .domain, .processors:
+      let isAgent = if case .processors = place.kind { false } else { true }
+      let who = isAgent ? "its agent" : "its monitor"
+      let why =
+        switch code {
+        case GuardianMessage.stillPending, ETIMEDOUT: "\(who) does not answer"
+        case ENOENT: "nobody listens there any more"
+        case ENOTSUP: "\(who) knows no thaw"
+        default: "\(who): \(errorText(code))"
+        }
+      return StrobeError(
+        .system(errno: max(code, 0), call: "thaw", object: name),
+        "the guest of \(name) may still be \(isAgent ? "frozen" : "stopped"): \(why)",
+        advice: "see whether the guest hangs, then: strobe thaw \(name)")
     }
   }
 
@@ -72,7 +94,12 @@ extension FreezeSession {
     }
     if state.guardianDied { return "the guardian process ended" }
     for (index, place) in places.enumerated() where state.thaws[index] == EINVAL {
-      return "somebody else thawed \(place.fileSystem.mountPoint)"
+      switch place.kind {
+      case .mount: return "somebody else thawed \(place.target.name)"
+      case .agent, .domain:
+        return "\(place.target.title) was thawed before, by somebody else or by its own limit"
+      case .processors: return "\(place.target.title) was resumed or ended by somebody else"
+      }
     }
     return nil
   }
@@ -82,8 +109,8 @@ extension FreezeSession {
     let why = brokenBy(state) ?? "the freeze was given up"
     return StrobeError(
       .system(
-        errno: state.hasDeadlineStruck ? ETIMEDOUT : ECHILD, call: "FIFREEZE",
-        object: "file systems"),
+        errno: state.hasDeadlineStruck ? ETIMEDOUT : ECHILD, call: "freeze",
+        object: "all that is to be frozen"),
       "\(why); everything is thawed",
       advice: state.hasDeadlineStruck
         ? "freeze when less is written, or allow more time" : "run it again")

@@ -1,9 +1,8 @@
-import CLinux
 import Glibc
 package import Platform
 import Synchronization
 
-/// File systems that are frozen together and thawed together, under the eyes of a guardian.
+/// File systems, or guests, that are frozen together and thawed together, under the eyes of a guardian.
 ///
 /// ```swift
 /// let session = try FreezeSession(fileSystems, postThaw: hook, options)
@@ -18,19 +17,15 @@ import Synchronization
 /// Its methods are called by one thread; `isLost` and `abandon()` by any. Letting go of it thaws.
 package final class FreezeSession: Sendable {
   package let fileSystems: [FileSystemOnDisk]
+  package let guests: [GuestHold]
   /// What the guardian could not do for its own safety.
   package let warnings: [String]
 
-  /// A file system that could be opened: it has an index at the guardian.
-  struct Place: Sendable {
-    let fileSystem: FileSystemOnDisk
-    let mount: MountHandle
-    let record: FreezeRecord
-  }
-
-  let places: [Place]
-  /// For each of `fileSystems` its index in `places`; nil: vanished.
-  private let placeIndex: [Int?]
+  /// `fileSystems`, or `guests` in the order in which they are frozen.
+  private let targets: [FreezeTarget]
+  let places: [FreezePlace]
+  /// For each of `targets` its index in `places`, or why it has none.
+  private let placeIndex: [Result<Int, FreezePlace.Absence>]
   let link: GuardianLink
   let options: FreezeOptions
   private let owesPostThaw = Atomic<Bool>(false)
@@ -40,41 +35,36 @@ package final class FreezeSession: Sendable {
   ///
   /// - Parameters:
   ///   - fileSystems: innermost first, as ``FileSystemsOnDisks`` finds them; may be empty.
+  ///   - guests: instead of file systems of this host. Their agents are spoken to here already, so that one that
+  ///     hangs costs its time limit before anything is frozen.
   ///   - postThaw: what the guardian runs if the engine dies between `hooksStarted` and `hooksFinished`.
   /// - Throws: `busy` when another pass holds one of them, `refused` when the records would lie on one,
-  ///   `system`, `cancelled`.
+  ///   `usage` when there are file systems and guests, `system`, `cancelled`.
   package init(
-    _ fileSystems: [FileSystemOnDisk], postThaw: HookCommand? = nil, _ options: FreezeOptions
+    _ fileSystems: [FileSystemOnDisk], guests: [GuestHold] = [], postThaw: HookCommand? = nil,
+    _ options: FreezeOptions
   ) throws(StrobeError) {
     self.fileSystems = fileSystems
+    self.guests = guests
     self.options = options
-    try Self.prepareFolder(options.recordFolder, fileSystems)
-    let records = try Self.records(fileSystems, options)
-    var places: [Place] = []
-    var placeIndex: [Int?] = []
-    for (system, record) in zip(fileSystems, records) {
-      let mount = try MountedSystems.handle(of: system.device, preferring: system.mountPoint)
-      guard let mount else {
-        // Nothing is going to be frozen there.
-        if !record.isStale { record.remove() }
-        placeIndex.append(nil)
-        continue
-      }
-      placeIndex.append(places.count)
-      places.append(Place(fileSystem: system, mount: mount, record: record))
+    // Whoever speaks to a guest allocates memory: not while file systems of this host are frozen (G4).
+    guard fileSystems.isEmpty || guests.isEmpty else {
+      throw StrobeError(.usage, "file systems of this host can't be frozen together with guests")
     }
-    self.places = places
-    self.placeIndex = placeIndex
+    targets = Self.ordered(fileSystems, guests)
+    try Self.prepareFolder(options.recordFolder, fileSystems)
+    let records = try Self.records(targets, options)
+    (places, placeIndex) = try Self.open(targets, records, options)
     let configuration = GuardianConfiguration(
-      places: places.map { .init(recordPath: $0.record.path, isStale: $0.record.isStale) },
-      maxFreezeMilliseconds: options.maxFreezeMilliseconds, postThaw: postThaw)
+      places: places.map {
+        .init(recordPath: $0.record.path, isStale: $0.record.isStale, kind: $0.kind)
+      }, maxFreezeMilliseconds: options.maxFreezeMilliseconds, postThaw: postThaw)
     do throws(StrobeError) {
       let (process, socket, warnings) = try GuardianLaunch.start(
-        options.guardianExecutable, configuration,
-        mounts: places.map { $0.mount.descriptor.number },
+        options.guardianExecutable, configuration, places: places.map(\.descriptor),
         records: places.map { $0.record.file.number })
       link = GuardianLink(
-        process, socket: socket, mounts: places.map(\.mount),
+        process, socket: socket, holds: places.map(\.hold),
         maxFreezeMilliseconds: options.maxFreezeMilliseconds)
       try link.start()
       self.warnings = warnings
@@ -93,6 +83,39 @@ package final class FreezeSession: Sendable {
     }
   }
 
+  /// Guests by the step in which they are frozen; those of one step as they were given.
+  private static func ordered(
+    _ fileSystems: [FileSystemOnDisk], _ guests: [GuestHold]
+  ) -> [FreezeTarget] {
+    let steps = Set(guests.map(\.kind.step)).sorted()
+    let inOrder = steps.flatMap { step in guests.filter { $0.kind.step == step } }
+    return fileSystems.map { .fileSystem($0) } + inOrder.map { .guest($0) }
+  }
+
+  /// Opens what can be opened; the record of what can't be goes, for nothing is going to be frozen there.
+  private static func open(
+    _ targets: [FreezeTarget], _ records: [FreezeRecord], _ options: FreezeOptions
+  ) throws(StrobeError) -> ([FreezePlace], [Result<Int, FreezePlace.Absence>]) {
+    var places: [FreezePlace] = []
+    var indices: [Result<Int, FreezePlace.Absence>] = []
+    do throws(StrobeError) {
+      for (target, record) in zip(targets, records) {
+        switch try FreezePlace.open(target, record, stop: options.stop) {
+        case .success(let place):
+          indices.append(.success(places.count))
+          places.append(place)
+        case .failure(let absence):
+          if !record.isStale { record.remove() }
+          indices.append(.failure(absence))
+        }
+      }
+    } catch {
+      for record in records where !record.isStale { record.remove() }
+      throw error
+    }
+    return (places, indices)
+  }
+
   private static func prepareFolder(
     _ folder: String, _ fileSystems: [FileSystemOnDisk]
   ) throws(StrobeError) {
@@ -104,27 +127,28 @@ package final class FreezeSession: Sendable {
     try makeDirectories(folder)
   }
 
-  /// The locks, taken in the order of the devices: two passes that want the same can't wait for each
+  /// The locks, taken in the order of their names: two passes that want the same can't wait for each
   /// other.
   private static func records(
-    _ fileSystems: [FileSystemOnDisk], _ options: FreezeOptions
+    _ targets: [FreezeTarget], _ options: FreezeOptions
   ) throws(StrobeError) -> [FreezeRecord] {
     let deadline = Clock.after(milliseconds: options.maxFreezeMilliseconds)
-    let order = fileSystems.indices.sorted {
-      let (left, right) = (fileSystems[$0].device, fileSystems[$1].device)
-      return (left.major, left.minor) < (right.major, right.minor)
+    let paths = targets.map { $0.recordPath(in: options.recordFolder) }
+    guard Set(paths).count == paths.count else {
+      throw StrobeError(.usage, "a guest is to be frozen twice")
     }
+    let order = targets.indices.sorted { paths[$0] < paths[$1] }
     var records: [Int: FreezeRecord] = [:]
     do throws(StrobeError) {
       for index in order {
         records[index] = try FreezeRecord(
-          of: fileSystems[index], in: options.recordFolder, until: deadline, stop: options.stop)
+          of: targets[index], in: options.recordFolder, until: deadline, stop: options.stop)
       }
     } catch {
       for record in records.values where !record.isStale { record.remove() }
       throw error
     }
-    return fileSystems.indices.compactMap { records[$0] }
+    return targets.indices.compactMap { records[$0] }
   }
 
   // MARK: hooks
@@ -151,50 +175,54 @@ package final class FreezeSession: Sendable {
 
   /// Writes out what waits in memory, again until that is quick, so that the freeze itself is short.
   package func synchronize() throws(StrobeError) {
-    for place in places {
-      var last = Int64.max
-      for _ in 0..<5 {
-        let start = Clock.now()
-        try systemCall("syncfs", place.fileSystem.mountPoint) {
-          clinux_syncfs(place.mount.descriptor.number)
-        }
-        let time = Clock.now() - start
-        if time < 20_000_000 || time >= last { break }
-        last = time
-      }
-    }
+    for place in places { try place.synchronize() }
   }
 
-  /// Freezes all, innermost first, those of the same depth at once. The deadline counts from here.
+  /// Freezes all, innermost first, those of the same depth at once; of guests the file systems first, then the
+  /// processors. The deadline counts from here.
   ///
-  /// - Returns: what came of each file system, in the order of `fileSystems`.
+  /// - Returns: what came of each: in the order of `fileSystems`, or of `guests` with agents first.
   /// - Throws: when the guardian is lost or the deadline passes; everything is being thawed then.
   package func freeze() throws(StrobeError) -> [FreezeResult] {
     precondition(!hasBegun.exchange(true, ordering: .relaxed), "a session freezes once")
-    for place in places { try place.record.arm(place.fileSystem.mountPoint) }
+    for place in places {
+      try place.record.arm(place.target)
+      place.hold.expectFreeze()
+    }
     link.state.update { $0.begin = Clock.now() }
     link.send(GuardianMessage(.begin))
-    var outcomes = [FreezeOutcome](repeating: .vanished, count: fileSystems.count)
+    var results = targets.indices.map { result(at: $0) }
     for level in levels {
       // At once: most of a freeze is waiting for the kernel's own writes.
-      for index in level { if let place = placeIndex[index] { try request(place) } }
+      for index in level { if case .success(let place) = placeIndex[index] { try request(place) } }
       for index in level {
-        if let place = placeIndex[index] { outcomes[index] = try outcome(of: place) }
+        if case .success(let place) = placeIndex[index] {
+          let (outcome, explanation) = try outcome(of: place)
+          results[index] = FreezeResult(
+            target: targets[index], outcome: outcome, explanation: explanation,
+            isLeftBehind: places[place].record.isStale)
+        }
       }
     }
     if isLost { throw lostError() }
-    return fileSystems.indices.map { index in
-      FreezeResult(
-        fileSystem: fileSystems[index], outcome: outcomes[index],
-        isLeftBehind: placeIndex[index].map { places[$0].record.isStale } ?? false)
-    }
+    return results
   }
 
-  /// The file systems of one depth, innermost first: none of them lies on another of the same.
+  /// What is known before anything is frozen.
+  private func result(at index: Int) -> FreezeResult {
+    var absence = FreezePlace.Absence(outcome: .vanished, explanation: nil, isLeftBehind: false)
+    if case .failure(let known) = placeIndex[index] { absence = known }
+    return FreezeResult(
+      target: targets[index], outcome: absence.outcome, explanation: absence.explanation,
+      isLeftBehind: absence.isLeftBehind)
+  }
+
+  /// The targets of one step: of file systems those of one depth, innermost first, none of which lies on another
+  /// of the same.
   private var levels: [[Int]] {
     var levels: [[Int]] = []
-    for index in fileSystems.indices {
-      if let last = levels.last?.last, fileSystems[last].depth == fileSystems[index].depth {
+    for index in targets.indices {
+      if let last = levels.last?.last, targets[last].step == targets[index].step {
         levels[levels.count - 1].append(index)
       } else {
         levels.append([index])
@@ -213,17 +241,18 @@ package final class FreezeSession: Sendable {
     link.send(GuardianMessage(.freeze, index: index))
   }
 
-  private func outcome(of index: Int) throws(StrobeError) -> FreezeOutcome {
+  private func outcome(of index: Int) throws(StrobeError) -> (FreezeOutcome, String?) {
     let answer = link.state.wait { state in
-      if let answer = state.answers[index] { return Optional(answer) }
-      return state.hasDeadlineStruck || state.guardianDied ? .some((ECANCELED, 0)) : nil
+      if let answer = state.answers[index] { return (answer.code, answer.time, state.texts[index]) }
+      return state.hasDeadlineStruck || state.guardianDied ? (ECANCELED, 0, []) : nil
     }
-    guard let answer, answer.code != ECANCELED else { throw lostError() }
-    switch answer.code {
-    case 0: return .frozen(milliseconds: Double(answer.time) / 1e6)
-    case EOPNOTSUPP, ENOTTY, ENOSYS: return .unsupported
-    case EBUSY: return .alreadyFrozen
-    default: return .failed(errno: answer.code)
+    guard let (code, time, text) = answer, code != ECANCELED else { throw lostError() }
+    let explanation = text.isEmpty ? nil : String(decoding: text, as: UTF8.self)
+    switch code {
+    case 0: return (.frozen(milliseconds: Double(time) / 1e6), explanation)
+    case EOPNOTSUPP, ENOTTY, ENOSYS: return (.unsupported, explanation)
+    case EBUSY: return (.alreadyFrozen, explanation)
+    default: return (.failed(errno: code), explanation)
     }
   }
 

@@ -9,11 +9,11 @@ enum GuardianLaunch {
 
   /// - Parameters:
   ///   - executable: nil: this process's own program, also when its file was replaced since.
-  ///   - mounts: descriptors of the mount points, innermost first.
+  ///   - places: descriptors of mount points and connections to guests, in the order of the configuration.
   ///   - records: descriptors of the locked records, in the same order.
   /// - Returns: the guardian, the engine's end of the socket, and what it could not do for its own safety.
   static func start(
-    _ executable: String?, _ configuration: GuardianConfiguration, mounts: [Int32],
+    _ executable: String?, _ configuration: GuardianConfiguration, places: [Int32],
     records: [Int32]
   ) throws(StrobeError) -> (process: ChildProcess, socket: Int32, warnings: [String]) {
     let program = executable ?? "/proc/self/exe"
@@ -32,7 +32,7 @@ enum GuardianLaunch {
       let null = try FileDescriptor(opening: "/dev/null", O_RDWR)
       process = try ChildProcess(
         program, arguments: [GuardianProcess.argument], environment: environment,
-        descriptors: [null.number, null.number, null.number, theirs] + mounts + records,
+        descriptors: [null.number, null.number, null.number, theirs] + places + records,
         newSession: true)
     } catch {
       close(ours)

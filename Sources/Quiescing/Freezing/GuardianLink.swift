@@ -1,4 +1,3 @@
-import CLinux
 import Glibc
 import Platform
 import Synchronization
@@ -7,10 +6,10 @@ import Synchronization
 ///
 /// Invariants:
 /// - L1 The guardian's end of the socket closes only when all its threads are gone (the kernel closes a
-///   process's descriptors with its last thread). So after the end of the socket no FIFREEZE of the guardian
-///   is under way any more, and what it froze without telling is told by FITHAW itself: EINVAL means
-///   that it was not frozen. Hence the engine's thaw runs in one place, after the end of the socket.
-/// - L2 A file system is thawed by the engine only if the guardian was asked to freeze it, and did not
+///   process's descriptors with its last thread). So after the end of the socket no freeze of the guardian
+///   is under way any more, and what it froze without telling is told by the thaw itself (EINVAL means
+///   that it was not frozen), or by a guest's monitor. Hence the engine's thaw runs in one place, after the end of the socket.
+/// - L2 A file system or guest is thawed by the engine only if the guardian was asked to freeze it, and did not
 ///   answer that it couldn't: what somebody else froze stays frozen.
 /// - L3 A guardian that doesn't keep the deadline, or doesn't begin to thaw when asked, because it was
 ///   stopped or starved, is killed; then L1 applies.
@@ -19,9 +18,11 @@ import Synchronization
 final class GuardianLink: Sendable {
   struct State {
     var isRequested: [Bool]
-    /// What FIFREEZE returned, and how long it took, in nanoseconds.
-    var answers: [(code: Int32, time: Int64)?]
-    /// What FITHAW returned.
+    /// What the freeze returned, how long it took, in nanoseconds, and whether a thaw is owed.
+    var answers: [(code: Int32, time: Int64, isOwed: Bool)?]
+    /// What the freeze is explained with, as it came.
+    var texts: [[UInt8]]
+    /// What the thaw returned.
     var thaws: [Int32?]
     var begin: Int64?
     var thawRequest: Int64?
@@ -37,6 +38,7 @@ final class GuardianLink: Sendable {
     init(count: Int) {
       isRequested = Array(repeating: false, count: count)
       answers = Array(repeating: nil, count: count)
+      texts = Array(repeating: [], count: count)
       thaws = Array(repeating: nil, count: count)
     }
   }
@@ -44,7 +46,7 @@ final class GuardianLink: Sendable {
   let state: Monitor<State>
   let isLost = Atomic<Bool>(false)
   private let socket: Int32
-  private let mounts: [MountHandle]
+  private let holds: [any Hold]
   private let maxFreezeMilliseconds: Int
   private let guardian: Mutex<ChildProcess>
 
@@ -56,14 +58,14 @@ final class GuardianLink: Sendable {
   private static let thawMilliseconds = 25_000
 
   init(
-    _ process: sending ChildProcess, socket: Int32, mounts: [MountHandle],
+    _ process: sending ChildProcess, socket: Int32, holds: [any Hold],
     maxFreezeMilliseconds: Int
   ) {
     self.socket = socket
-    self.mounts = mounts
+    self.holds = holds
     self.maxFreezeMilliseconds = maxFreezeMilliseconds
     guardian = Mutex(process)
-    state = Monitor(State(count: mounts.count))
+    state = Monitor(State(count: holds.count))
   }
 
   deinit { close(socket) }
@@ -135,7 +137,8 @@ final class GuardianLink: Sendable {
     state.update { state in
       switch message.kind {
       case .frozen where state.answers.indices.contains(index):
-        state.answers[index] = (message.code, message.time)
+        state.answers[index] = (message.code, message.time, message.detail != 0)
+      case .text where state.texts.indices.contains(index): state.texts[index] += message.piece
       case .thawed where state.thaws.indices.contains(index): state.thaws[index] = message.code
       case .thawDone:
         state.window = message.time
@@ -164,19 +167,23 @@ final class GuardianLink: Sendable {
 
   /// Last frozen first; a call that hangs doesn't hold up the next for long, as in the guardian.
   private func thawItself() {
-    for index in mounts.indices.reversed() {
-      let isOurs = state.update { state in
-        if let thaw = state.thaws[index], thaw != GuardianMessage.stillPending { return false }
-        let isOurs = state.isRequested[index] && state.answers[index]?.code ?? 0 == 0
+    for index in holds.indices.reversed() {
+      let (isOurs, isAnswered) = state.update { state in
+        let isAnswered = state.answers[index] != nil
+        if let thaw = state.thaws[index], thaw != GuardianMessage.stillPending {
+          return (false, isAnswered)
+        }
+        let isOurs = state.isRequested[index] && state.answers[index]?.isOwed ?? true
         state.thaws[index] = isOurs ? GuardianMessage.stillPending : GuardianMessage.neverFrozen
-        return isOurs
+        return (isOurs, isAnswered)
       }
       guard isOurs else { continue }
       let thaw: @Sendable () -> Void = { [self] in
-        let code = systemCallCode { clinux_thaw(mounts[index].descriptor.number) }
+        let isFrozen = isAnswered || holds[index].mayBeFrozen()
+        let code = isFrozen ? holds[index].thaw(isEngineAlive: true) : GuardianMessage.neverFrozen
         state.update { $0.thaws[index] = code }
       }
-      if !SmallThread.start(thaw) { thaw() }
+      if !SmallThread.start(isDeep: true, thaw) { thaw() }
       _ = state.wait(until: Clock.after(milliseconds: GuardedState.orderPatience)) {
         $0.thaws[index] == GuardianMessage.stillPending ? nil : true
       }

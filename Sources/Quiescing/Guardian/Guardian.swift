@@ -5,6 +5,7 @@ import Platform
 final class Guardian {
   private let configuration: GuardianConfiguration
   private let shared: Monitor<GuardedState>
+  private let abort = CancellationFlag()
   private let socket = GuardianConfiguration.socket
   private var began: Int64 = 0
   private var deadline: Int64?
@@ -22,10 +23,11 @@ final class Guardian {
   }
 
   func startKeepers() -> Bool {
-    for index in configuration.places.indices {
-      let keeper = FileSystemKeeper(index: index, shared: shared)
+    for (index, place) in configuration.places.enumerated() {
+      let hold = place.kind.hold(inheriting: GuardianConfiguration.place(index))
+      let keeper = Keeper(index: index, hold: hold, shared: shared, abort: abort)
       // Locked memory includes every thread's whole stack.
-      if !SmallThread.start(keeper.run) { return false }
+      if !SmallThread.start(isDeep: place.kind != .mount, keeper.run) { return false }
     }
     return true
   }
@@ -86,6 +88,7 @@ final class Guardian {
   private func thawAll() {
     let limit = Clock.after(milliseconds: Self.answerPatience)
     shared.update { $0.isAborted = true }
+    abort.cancel()
     for index in configuration.places.indices.reversed() {
       let isRequested = shared.update { state in
         guard state.phases[index] == .frozen else { return false }
@@ -124,16 +127,36 @@ final class Guardian {
 
   /// The engine is gone: thaws, clears up what it would have, and waits for every call.
   private func finish() {
+    shared.update { $0.isOrphaned = true }
     thawAll()
+    var retried = retry([])
     // What hangs in the kernel must not keep a database suspended that has been thawed.
     _ = shared.wait(until: Clock.after(milliseconds: Self.answerPatience)) {
       $0.isSettled ? true : nil
     }
+    retried = retry(retried)
     removeRecords()
     if owesPostThaw { runPostThaw() }
     _ = shared.wait { $0.isSettled ? true : nil }
     removeRecords()
     shared.update { $0.isEnding = true }
+  }
+
+  /// Guests whose thaw failed while somebody waited for it get another, longer one.
+  ///
+  /// - Parameter retried: those that had it.
+  /// - Returns: all that have had it now.
+  private func retry(_ retried: Set<Int>) -> Set<Int> {
+    shared.update { state in
+      var retried = retried
+      for (index, place) in configuration.places.enumerated() where place.kind != .mount {
+        guard case .thawed(let code) = state.phases[index], code != 0, code != EINVAL,
+          retried.insert(index).inserted
+        else { continue }
+        state.phases[index] = .thawRequested
+      }
+      return retried
+    }
   }
 
   /// In the engine's place: what a pre-freeze hook suspended must not stay so.

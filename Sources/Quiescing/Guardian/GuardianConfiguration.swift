@@ -2,21 +2,25 @@ import Platform
 
 /// What the guardian has to know: the first message, sent before it starts.
 ///
-/// Strings that end with a zero byte each: version, number of file systems, deadline in milliseconds, the
-/// path of each file system's record, and of a `post-thaw` hook the program, its limits and environment.
-/// The descriptors are inherited: 3 the socket, from 4 on the mount points, after them the records.
+/// Strings that end with a zero byte each: version, number of places, deadline in milliseconds; of each place the
+/// path of its record, whether that is an old one, and what it is (``HoldKind``); and of a `post-thaw` hook the
+/// program, its limits and environment. The descriptors are inherited: 3 the socket, from 4 on those of the places
+/// (mount points, connections to guests), after them the records.
 struct GuardianConfiguration: Equatable {
-  static let version = "1"
+  static let version = "2"
   /// A datagram that the socket's buffer takes in any case (net.core.wmem_default is 212,992 bytes).
   static let maximumSize = 128 << 10
   static let socket: Int32 = 3
-  static let firstMount: Int32 = 4
+  static let firstPlace: Int32 = 4
 
   struct Place: Equatable {
     let recordPath: String
     /// Whether an earlier session left the record: then it stays unless this one froze and thawed.
     let isStale: Bool
+    let kind: HoldKind
   }
+
+  private static let placeFieldCount = 2 + HoldKind.fieldCount
 
   let places: [Place]
   let maxFreezeMilliseconds: Int
@@ -30,12 +34,14 @@ struct GuardianConfiguration: Equatable {
 
   /// How many descriptors are inherited, standard streams included.
   static func descriptorCount(places: Int) -> Int { 4 + 2 * places }
-  func record(_ index: Int) -> Int32 { Self.firstMount + Int32(places.count + index) }
-  static func mount(_ index: Int) -> Int32 { firstMount + Int32(index) }
+  func record(_ index: Int) -> Int32 { Self.firstPlace + Int32(places.count + index) }
+  static func place(_ index: Int) -> Int32 { firstPlace + Int32(index) }
 
   func encoded() throws(StrobeError) -> [UInt8] {
     var fields = [Self.version, "\(places.count)", "\(maxFreezeMilliseconds)"]
-    for place in places { fields += [place.recordPath, place.isStale ? "stale" : "new"] }
+    for place in places {
+      fields += [place.recordPath, place.isStale ? "stale" : "new"] + place.kind.fields
+    }
     if let postThaw {
       fields += [postThaw.program, "\(postThaw.limitMilliseconds)", "\(postThaw.retries)"]
       for (name, value) in postThaw.environment.sorted(by: { $0.key < $1.key }) {
@@ -62,11 +68,17 @@ struct GuardianConfiguration: Equatable {
       String(decoding: $0, as: UTF8.self)
     }[...]
     guard fields.popFirst() == Self.version, let count = fields.popFirst().flatMap({ Int($0) }),
-      let limit = fields.popFirst().flatMap({ Int($0) }), count >= 0, count <= fields.count / 2
+      let limit = fields.popFirst().flatMap({ Int($0) }), count >= 0,
+      count <= fields.count / Self.placeFieldCount
     else { return nil }
-    places = (0..<count).map { _ in
-      Place(recordPath: fields.removeFirst(), isStale: fields.removeFirst() == "stale")
+    var places: [Place] = []
+    for _ in 0..<count {
+      let (path, state) = (fields.removeFirst(), fields.removeFirst())
+      guard let kind = HoldKind(fields: fields.prefix(HoldKind.fieldCount)) else { return nil }
+      fields.removeFirst(HoldKind.fieldCount)
+      places.append(Place(recordPath: path, isStale: state == "stale", kind: kind))
     }
+    self.places = places
     maxFreezeMilliseconds = limit
     guard let program = fields.popFirst() else {
       postThaw = nil

@@ -8,8 +8,8 @@ import Glibc
 /// | kind | meaning |
 /// |---|---|
 /// | begin | the deadline counts from now |
-/// | freeze | freeze file system `index` |
-/// | thaw | thaw all; answered with `thawed` for each file system, then `thawDone` |
+/// | freeze | freeze place `index` |
+/// | thaw | thaw all; answered with `thawed` for each place, then `thawDone` |
 /// | hooksStarted, hooksFinished | between the two, the guardian owes the `post-thaw` hook |
 /// | hookProcess | the process group `code` of a hook runs, or none any more: 0 |
 ///
@@ -18,17 +18,18 @@ import Glibc
 /// | kind | meaning |
 /// |---|---|
 /// | ready | memory locked (`code` 0 or errno), out of the OOM killer's reach (`index` likewise) |
-/// | frozen | the FIFREEZE of `index` returned `code` (0 or errno) after `time` nanoseconds |
+/// | text | a piece of what the next `frozen` of `index` is explained with |
+/// | frozen | the freeze of `index` returned `code` (0 or errno) after `time` nanoseconds; `detail`: 1 when it is owed a thaw |
 /// | deadline | the deadline passed: everything is being thawed |
 /// | thawing | the request to thaw has arrived |
-/// | thawed | `code` of the FITHAW of `index`, or ``neverFrozen``, ``stillPending`` |
-/// | thawDone | `time`: nanoseconds from before the first FIFREEZE to after the last FITHAW; `code`: 1 when the deadline struck |
+/// | thawed | `code` of the thaw of `index`, or ``neverFrozen``, ``stillPending`` |
+/// | thawDone | `time`: nanoseconds from before the first freeze to after the last thaw; `code`: 1 when the deadline struck |
 struct GuardianMessage {
   enum Kind: Int32 {
     case begin = 1
     case freeze, thaw, hooksStarted, hooksFinished, hookProcess
     case ready = 101
-    case frozen, deadline, thawing, thawed, thawDone
+    case frozen, deadline, thawing, thawed, thawDone, text
   }
 
   static let neverFrozen: Int32 = -1
@@ -37,13 +38,14 @@ struct GuardianMessage {
   private var kindNumber: Int32
   var index: Int32
   var code: Int32
-  private var reserved: Int32 = 0
+  var detail: Int32
   var time: Int64
 
-  init(_ kind: Kind, index: Int = 0, code: Int32 = 0, time: Int64 = 0) {
+  init(_ kind: Kind, index: Int = 0, code: Int32 = 0, detail: Int32 = 0, time: Int64 = 0) {
     kindNumber = kind.rawValue
     self.index = Int32(index)
     self.code = code
+    self.detail = detail
     self.time = time
   }
 
@@ -70,6 +72,34 @@ struct GuardianMessage {
       if unsafe poll(&request, 1, 1) == 0 { continue }
       send(to: socket)
       return
+    }
+  }
+
+  // MARK: text
+
+  /// Bytes of a message that carry a piece of text: from `code` on.
+  private static let pieceStart = 8
+  private static let pieceSize = MemoryLayout<GuardianMessage>.size - pieceStart
+  /// More isn't sent: a message must never wait for room.
+  private static let textLimit = 20 * pieceSize
+
+  static func sendText(_ text: String, of index: Int, to socket: Int32) {
+    var rest = Array(text.utf8.prefix(textLimit))[...]
+    while !rest.isEmpty {
+      var message = GuardianMessage(.text, index: index)
+      let piece = rest.prefix(pieceSize)
+      unsafe withUnsafeMutableBytes(of: &message) { memory in
+        for (offset, byte) in piece.enumerated() { unsafe memory[pieceStart + offset] = byte }
+      }
+      message.send(to: socket)
+      rest = rest.dropFirst(pieceSize)
+    }
+  }
+
+  /// What a message of text carries.
+  var piece: [UInt8] {
+    unsafe withUnsafeBytes(of: self) { memory in
+      unsafe Array(memory[Self.pieceStart...].prefix { $0 != 0 })
     }
   }
 

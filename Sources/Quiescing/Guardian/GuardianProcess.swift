@@ -2,21 +2,23 @@ import CLinux
 import Glibc
 import Platform
 
-/// The guardian: a process that makes sure that file systems don't stay frozen.
+/// The guardian: a process that makes sure that file systems and guests don't stay frozen.
 ///
 /// It freezes them itself, so that it alone knows which freezes are its own, and thaws when told to, when
 /// the deadline passes, and when the socket closes because the engine died, however that happened.
 ///
 /// Invariants:
 /// - G1 From the first `begin` until everything is thawed, the main thread waits nowhere but in poll(2),
-///   with the deadline as its limit. FIFREEZE and FITHAW are called by other threads
-///   (``FileSystemKeeper``), and messages are sent without waiting.
-/// - G2 The process ends only when nothing is frozen by it: ``finish()`` waits for every call that hangs.
+///   with the deadline as its limit. What freezes and thaws is called by other threads
+///   (``Keeper``), and messages are sent without waiting.
+/// - G2 The process ends only when nothing is frozen by it: ``finish()`` waits for every call that hangs. A guest that
+///   has not answered for a minute after the engine's death is left to `strobe thaw`: its record stays.
 /// - G3 The engine may be unable to die, in a write to a frozen file system; then the socket doesn't
 ///   close. The deadline needs nobody's death.
-/// - G4 Memory is locked before READY, and between the first freeze and the last thaw nothing is allocated, opened,
-///   written or logged.
-/// - G5 A record is removed only when its file system is thawed, while its lock is held, and only if
+/// - G4 Memory is locked before READY, and while a file system of this host is frozen nothing is allocated, opened,
+///   written or logged. Whoever speaks to a guest allocates; therefore a session freezes either file systems or
+///   guests (``FreezeSession`` refuses both), and a guest's storage is never what the guardian runs from.
+/// - G5 A record is removed only when its file system or guest is thawed, while its lock is held, and only if
 ///   the path still leads to the very file that is locked.
 package enum GuardianProcess {
   /// The first argument with which the program becomes a guardian; in no help text.

@@ -9,21 +9,31 @@ package import Platform
 /// behind. Thawing takes that lock first, so that no pass begins to freeze meanwhile. Whoever runs it
 /// again finds nothing to do: that is no error.
 package struct LeftFrozen {
-  /// What was done about one file system.
+  /// What was done about one file system or guest.
   package struct Repair: Sendable {
     package enum Outcome: Sendable, Equatable {
       case thawed
       /// It wasn't frozen: there was nothing to do.
       case notFrozen
-      /// It isn't mounted any more, or the machine was restarted since: there is nothing to thaw.
+      /// It isn't mounted any more, the guest ended, or the machine was restarted since: there is nothing to thaw.
       case gone
     }
 
+    package enum Kind: String, Sendable {
+      case fileSystem
+      /// The file systems of a guest, by its agent.
+      case agent
+      /// The processors of a guest, by its monitor.
+      case processors
+    }
+
+    package let kind: Kind
+    /// The mount point, or the path of the guest's socket.
     package let mountPoint: String
     package let outcome: Outcome
   }
 
-  private let folder: String
+  let folder: String
 
   package init(recordFolder: String = FreezeRecord.defaultFolder) { folder = recordFolder }
 
@@ -32,16 +42,25 @@ package struct LeftFrozen {
   /// - Returns: what was done, or why not, for each record whose lock was free.
   /// - Throws: when the records can't be listed.
   package func thawAll() throws(StrobeError) -> [Result<Repair, StrobeError>] {
-    Self.atOnce(try recordedDevices()) { [self] (device) throws(StrobeError) in
-      try thaw(stale: device)
+    let (devices, guests) = try recorded()
+    // Processors first: an agent can't thaw without.
+    let stopped = guests.filter(Self.isOfProcessors)
+    return Self.atOnce(stopped) { (record) throws(StrobeError) in
+      try Self.end(staleGuest: record)
     }.compactMap { $0 }
+      + Self.atOnce(guests.filter { !stopped.contains($0) }) { (record) throws(StrobeError) in
+        try Self.end(staleGuest: record)
+      }.compactMap { $0 }
+      + Self.atOnce(devices) { [self] (device) throws(StrobeError) in
+        try thaw(stale: device)
+      }.compactMap { $0 }
   }
 
-  /// Thaws the file systems mounted at places, those that an outage left frozen.
+  /// Thaws the file systems mounted at places, or the guests of sockets, those that an outage left frozen.
   ///
   /// - Parameter force: thaw them whoever froze them: another program, or a pass that still runs, which
   ///   then fails.
-  /// - Returns: for each place what was done, or the error: `usage` when it is no mount point, `busy`
+  /// - Returns: for each place what was done, or the error: `usage` when it is neither mount point nor socket, `busy`
   ///   when a pass holds it, `refused` when nothing was left there.
   package func thaw(_ places: [String], force: Bool) -> [Result<Repair, StrobeError>] {
     Self.atOnce(places) { [self] (place) throws(StrobeError) in
@@ -66,19 +85,20 @@ package struct LeftFrozen {
         }
         results.update { $0[index] = .some(result) }
       }
-      if !SmallThread.start(run) { run() }
+      if !SmallThread.start(isDeep: true, run) { run() }
     }
     let all = results.wait { $0.count == elements.count ? $0 : nil } ?? [:]
     return elements.indices.map { all[$0] ?? nil }
   }
 
   private func thaw(_ path: String, force: Bool) throws(StrobeError) -> Repair {
+    if let repair = try thawGuest(path, force: force) { return repair }
     let (device, handle) = try mounted(path)
     if force {
       let code = systemCallCode { clinux_thaw(handle.descriptor.number) }
       try check(code, path)
       _ = try? thaw(stale: device)
-      return Repair(mountPoint: path, outcome: code == 0 ? .thawed : .notFrozen)
+      return Repair(kind: .fileSystem, mountPoint: path, outcome: code == 0 ? .thawed : .notFrozen)
     }
     let record = FreezeRecord.path(of: device, in: folder)
     guard try FileFacts(path: record) != nil else {
@@ -102,7 +122,8 @@ package struct LeftFrozen {
       }
     }
     throw StrobeError(
-      .usage, "\(path) is not a mount point", advice: "findmnt lists the mount points")
+      .usage, "\(path) is not a mount point, nor the socket of a guest",
+      advice: "findmnt lists the mount points")
   }
 
   private static func openIfThere(_ path: String) throws(StrobeError) -> FileDescriptor? {
@@ -112,38 +133,53 @@ package struct LeftFrozen {
     }
   }
 
-  private func recordedDevices() throws(StrobeError) -> [DeviceNumber] {
-    guard try FileFacts(path: folder) != nil else { return [] }
-    return try namesInDirectory(folder).sorted().compactMap { name in
+  /// The records: file systems by their device, guests by the record's path.
+  private func recorded() throws(StrobeError) -> (devices: [DeviceNumber], guests: [String]) {
+    guard try FileFacts(path: folder) != nil else { return ([], []) }
+    let names = try namesInDirectory(folder).sorted()
+    let devices = names.compactMap { name in
       let halves = name.split(separator: "-").map { Int($0) }
-      guard halves.count == 2, let major = halves[0], let minor = halves[1] else { return nil }
+      guard halves.count == 2, let major = halves[0], let minor = halves[1] else {
+        return DeviceNumber?.none
+      }
       return DeviceNumber(major: major, minor: minor)
     }
+    let guests = names.filter { $0.hasPrefix(FreezeRecord.guestPrefix) }.map { "\(folder)/\($0)" }
+    return (devices, guests)
+  }
+
+  /// Takes the lock of a record.
+  ///
+  /// - Returns: nil when there is no record, or a pass that runs holds it.
+  static func locked(_ path: String) throws(StrobeError) -> FileDescriptor? {
+    // Its holder may remove it just now: then nothing is left.
+    guard try FileFacts(path: path) != nil, let file = try openIfThere(path),
+      clinux_try_lock(file.number, 1) == 0, FreezeRecord.leads(path, to: file.number)
+    else { return nil }
+    return file
   }
 
   /// - Returns: nil when there is no record, or a pass that runs holds it.
   private func thaw(stale device: DeviceNumber) throws(StrobeError) -> Repair? {
     let path = FreezeRecord.path(of: device, in: folder)
-    guard try FileFacts(path: path) != nil else { return nil }
-    // Its holder may have removed it just now: then nothing is left.
-    guard let file = try Self.openIfThere(path) else { return nil }
-    guard clinux_try_lock(file.number, 1) == 0, FreezeRecord.leads(path, to: file.number) else {
-      return nil
-    }
+    guard let file = try Self.locked(path) else { return nil }
     // Without a whole record nothing was frozen (R3).
     let content = FreezeRecordContent(reading: path)
-    let mountPoint = content?.mountPoint ?? ""
+    let mountPoint = content?.place ?? ""
     let handle =
       content?.isOfThisBoot == true
       ? try MountedSystems.handle(of: device, preferring: mountPoint) : nil
     guard let handle else {
       FreezeRecord.remove(path, lockedBy: file.number)
-      return Repair(mountPoint: mountPoint.isEmpty ? "\(device)" : mountPoint, outcome: .gone)
+      return Repair(
+        kind: .fileSystem, mountPoint: mountPoint.isEmpty ? "\(device)" : mountPoint,
+        outcome: .gone)
     }
     let code = systemCallCode { clinux_thaw(handle.descriptor.number) }
     try check(code, mountPoint)
     FreezeRecord.remove(path, lockedBy: file.number)
-    return Repair(mountPoint: mountPoint, outcome: code == 0 ? .thawed : .notFrozen)
+    return Repair(
+      kind: .fileSystem, mountPoint: mountPoint, outcome: code == 0 ? .thawed : .notFrozen)
   }
 
   private func check(_ code: Int32, _ mountPoint: String) throws(StrobeError) {

@@ -10,8 +10,8 @@ package import Platform
 package enum Document {
   /// The version that this program writes unless a document has what only a newer one has.
   package static let format = 1
-  /// The newest that it reads. 2: fingerprints of another kind than XXH3.
-  package static let newestFormat = 2
+  /// The newest that it reads. 2: fingerprints of another kind than XXH3. 3: disks of a guest.
+  package static let newestFormat = 3
   package static let sizeLimit = 64 << 20
 
   private static let checksumLead = ",\n  \"checksum\" : \"xxh3-64:"

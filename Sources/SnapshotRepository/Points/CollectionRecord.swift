@@ -24,6 +24,8 @@ package struct CollectionRecord: Codable, Sendable, Equatable {
   package let fingerprintSecret: String
   package let created: Timestamp
   package let disks: [Disk]
+  /// Nil for a machine that is none.
+  package let guest: GuestRecord?
 
   package init(
     name: String, chunkSize: Int, fingerprint: FingerprintKind = .xxh3, disks: [Disk]
@@ -32,7 +34,7 @@ package struct CollectionRecord: Codable, Sendable, Equatable {
     self.init(
       format: fingerprint.format, id: PassID().description, name: name, chunkSize: chunkSize,
       fingerprint: fingerprint.rawValue, fingerprintSecret: hexadecimal(secret.bytes),
-      created: .now, disks: disks)
+      created: .now, disks: disks, guest: nil)
   }
 
   /// The record that a point of the collection remembers, for when the collection's own is lost.
@@ -41,14 +43,14 @@ package struct CollectionRecord: Codable, Sendable, Equatable {
       format: point.format, id: point.collectionID, name: point.collection,
       chunkSize: point.chunkSize, fingerprint: point.fingerprint ?? FingerprintKind.xxh3.rawValue,
       fingerprintSecret: point.fingerprintSecret, created: point.created,
-      disks: point.disks.map { Disk(name: $0.name, source: $0.source) })
+      disks: point.disks.map { Disk(name: $0.name, source: $0.source) }, guest: nil)
   }
 
   private init(
     format: Int, id: String, name: String, chunkSize: Int, fingerprint: String,
-    fingerprintSecret: String, created: Timestamp, disks: [Disk]
+    fingerprintSecret: String, created: Timestamp, disks: [Disk], guest: GuestRecord?
   ) {
-    self.format = format
+    self.format = guest == nil ? format : max(format, MachineRecord.format)
     self.id = id
     self.name = name
     self.chunkSize = chunkSize
@@ -56,12 +58,13 @@ package struct CollectionRecord: Codable, Sendable, Equatable {
     self.fingerprintSecret = fingerprintSecret
     self.created = created
     self.disks = disks
+    self.guest = guest
   }
 
-  package func remembering(_ disks: [Disk]) -> CollectionRecord {
+  package func remembering(_ disks: [Disk], _ guest: GuestRecord? = nil) -> CollectionRecord {
     CollectionRecord(
       format: format, id: id, name: name, chunkSize: chunkSize, fingerprint: fingerprint,
-      fingerprintSecret: fingerprintSecret, created: created, disks: disks)
+      fingerprintSecret: fingerprintSecret, created: created, disks: disks, guest: guest)
   }
 
   package static func objectName(_ collection: String) -> String {

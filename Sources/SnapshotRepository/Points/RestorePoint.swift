@@ -24,6 +24,8 @@ public enum ChangeSource: String, Codable, Sendable {
   case scan
   /// A tracker named the candidates.
   case tracked
+  /// QEMU's dirty bitmap named them.
+  case qemuBitmap = "qemu-bitmap"
 }
 
 /// How a disk was brought to one instant.
@@ -36,6 +38,8 @@ public enum CutKind: String, Codable, Sendable {
   case underFreeze
   /// Read whole; nothing was held still for it.
   case live
+  /// The guest's hypervisor kept what the guest wrote afterwards apart.
+  case hypervisor
 }
 
 /// One disk of a restore point, as its document holds it.
@@ -117,6 +121,8 @@ public struct RestorePoint: Codable, Sendable, Equatable {
   public let frozen: [FrozenFileSystem]?
   /// The hooks that ran, and what they said; nil when there were none.
   public let hooks: [HookRecord]?
+  /// The guest whose disks these are, when they were read through its hypervisor.
+  public let machine: MachineRecord?
   /// Bytes.
   public let chunkSize: Int
   /// A ``FingerprintKind``; nil: `xxh3-128`.
@@ -131,9 +137,10 @@ public struct RestorePoint: Codable, Sendable, Equatable {
     id: String, collection: CollectionRecord, sequence: Int, parent: String?, created: Timestamp,
     finished: Timestamp, consistency: Consistency, consistencyReasons: [String],
     freezeWindowMilliseconds: Double?, frozen: [FrozenFileSystem]? = nil,
-    hooks: [HookRecord]? = nil, disks: [DiskRestorePoint], writer: String
+    hooks: [HookRecord]? = nil, machine: MachineRecord? = nil, disks: [DiskRestorePoint],
+    writer: String
   ) {
-    format = collection.format
+    format = max(collection.format, machine == nil ? Document.format : MachineRecord.format)
     self.id = id
     self.collection = collection.name
     collectionID = collection.id
@@ -146,6 +153,7 @@ public struct RestorePoint: Codable, Sendable, Equatable {
     self.freezeWindowMilliseconds = freezeWindowMilliseconds
     self.frozen = frozen
     self.hooks = hooks
+    self.machine = machine
     chunkSize = collection.chunkSize
     fingerprint =
       collection.fingerprint == FingerprintKind.xxh3.rawValue ? nil : collection.fingerprint

@@ -7,8 +7,8 @@ import Synchronization
 /// `qemu-nbd` that serves one image file on a private socket, for as long as this object lives.
 ///
 /// Invariants:
-/// - It never outlives its clients, and so not this process: it ends with the last connection, and one is there
-///   before it starts.
+/// - It never outlives its clients, and so not this process: it ends with the last connection, and before the
+///   first with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
 /// - The socket lies in a directory of this user alone.
 /// - The format is what the caller says, never what the file looks like: a raw disk begins with what its guest
 ///   wrote.
@@ -22,8 +22,6 @@ package final class ImageServer: DiskServer {
   private let process: Mutex<ChildProcess>
   private let complaints: OutputFile
   private let hasEnded = Atomic<Bool>(false)
-  /// The first client, which says nothing.
-  private let holder: FileDescriptor
 
   /// Milliseconds that it may take to write what it keeps in memory.
   private static let endMilliseconds = 120_000
@@ -41,10 +39,10 @@ package final class ImageServer: DiskServer {
     uri = "nbd+unix:///?socket=\(socket)"
     do throws(StrobeError) {
       let listener = try UnixSocket.listen(socket)
-      holder = try UnixSocket.connect(socket)
       let arguments =
         [
-          "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"", "sh", program, "--image-opts",
+          "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec setpriv --pdeathsig TERM \"$@\"", "sh", program,
+          "--image-opts",
           "--shared=0", isWritable ? "--discard=unmap" : "--read-only",
         ] + (facts.direct_offset_alignment > 0 ? ["--cache=none", "--aio=native"] : [])
         + [Self.options(path, format)]

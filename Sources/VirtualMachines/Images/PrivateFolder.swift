@@ -38,14 +38,6 @@ enum UnixSocket {
     return file
   }
 
-  static func connect(_ path: String) throws(StrobeError) -> FileDescriptor {
-    let file = try make(path)
-    unsafe try withAddress(path) { (address, length) in
-      unsafe Glibc.connect(file.number, address, length)
-    }
-    return file
-  }
-
   private static func make(_ path: String) throws(StrobeError) -> FileDescriptor {
     let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
     let number = try systemCall("socket", path) { socket(AF_UNIX, type, 0) }

@@ -5,20 +5,36 @@ package import Platform
 /// A UNIX stream socket on which both sides speak lines: QMP and the guest agent.
 ///
 /// One thread uses it at a time. Every wait has a limit: what is at the other end may hang, die in the middle of
-/// a line, or be a guest that means harm (a line has at most ``lineLimit`` bytes).
+/// a line, or be a guest that means harm (a line has a greatest length).
 package final class LineSocket {
   package static let lineLimit = 64 << 20
 
   package let path: String
   private let descriptor: Int32
+  private let lineLimit: Int
   private var buffer: [UInt8] = []
   /// How much of `buffer` is known to hold no line end.
   private var searched = 0
+  /// Where a read puts what has come.
+  private var piece = [UInt8](repeating: 0, count: 64 << 10)
 
+  /// - Parameter lineLimit: bytes that a line may have.
   /// - Throws: `notFound` when nothing is there, `busy` when nobody answers within the limit, `system`.
-  package init(connecting path: String, milliseconds: Int) throws(StrobeError) {
+  package init(
+    connecting path: String, milliseconds: Int, lineLimit: Int = LineSocket.lineLimit
+  ) throws(StrobeError) {
     self.path = path
+    self.lineLimit = lineLimit
     descriptor = try Self.connect(path, milliseconds)
+  }
+
+  /// Takes over a connection that another process made, and will close it.
+  package init(
+    inheriting descriptor: Int32, path: String, lineLimit: Int = LineSocket.lineLimit
+  ) {
+    self.path = path
+    self.lineLimit = lineLimit
+    self.descriptor = descriptor
   }
 
   deinit { close(descriptor) }
@@ -108,7 +124,7 @@ package final class LineSocket {
         return line.last == UInt8(ascii: "\r") ? line.dropLast() : line
       }
       searched = buffer.count
-      guard buffer.count < Self.lineLimit else {
+      guard buffer.count < lineLimit else {
         throw .system(EMSGSIZE, call: "read", object: path)
       }
       guard try receive(until: deadline, stop) else { return nil }
@@ -126,21 +142,12 @@ package final class LineSocket {
       if ready == 0 { return false }
       break
     }
-    let old = buffer.count
-    buffer.append(contentsOf: repeatElement(0, count: 64 << 10))
-    let count = unsafe buffer.withUnsafeMutableBytes {
-      unsafe recv(descriptor, $0.baseAddress! + old, $0.count - old, Int32(MSG_DONTWAIT))
+    let count = unsafe piece.withUnsafeMutableBytes {
+      unsafe recv(descriptor, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT))
     }
     let code = errno
-    buffer.removeLast(buffer.count - old - max(count, 0))
+    buffer += piece[..<max(count, 0)]
     if count > 0 || count < 0 && (code == EAGAIN || code == EINTR) { return true }
     throw .system(count == 0 ? ECONNRESET : code, call: "read", object: path)
   }
-}
-
-/// CLOCK_MONOTONIC.
-package func monotonicMilliseconds() -> Int {
-  var time = timespec()
-  unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-  return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }

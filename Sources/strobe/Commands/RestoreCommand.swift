@@ -19,6 +19,10 @@ enum RestoreCommand: Command {
   private static let overwrite = Flag("overwrite", help: "Replace files that are there already")
   private static let overwriteSource = Flag(
     "overwrite-source", help: "Roll back: write to a disk that the collection is taken of")
+  private static let writeConfig = Option(
+    "write-config", value: "FILE",
+    help: "Also write what the guest can be defined again with (libvirt's domain XML) to a new file"
+  )
   private static let resume = Flag(
     "resume", help: "Go on with an interrupted restore: read the targets, write only what differs")
   private static let allowDamaged = Flag(
@@ -36,7 +40,10 @@ enum RestoreCommand: Command {
       with it, or with a device. Whatever is there is compared, so any point may be restored that way.
       """,
     arguments: [point],
-    options: [disk, directory, format, overwrite, overwriteSource, resume, allowDamaged, workers],
+    options: [
+      disk, directory, format, writeConfig, overwrite, overwriteSource, resume, allowDamaged,
+      workers,
+    ],
     examples: [
       Example("strobe restore web@latest --disk os=/dev/vg/new --disk data=data.raw", ""),
       Example(
@@ -101,6 +108,7 @@ enum RestoreCommand: Command {
     options.resumes = values[resume]
     options.allowsDamage = values[allowDamaged]
     options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
+    if let path = values[writeConfig] { try writeConfiguration(engine, reference, path) }
     let report = try run(engine, reference, targets, options, values)
     if values[Common.json] {
       try Console.print(json: output(report))
@@ -110,6 +118,18 @@ enum RestoreCommand: Command {
     let doubt = try engine.doubt(about: reference)
     if let doubt { Console.warning(doubt) }
     return tellDamage(report) || doubt != nil ? 3 : 0
+  }
+
+  /// First, so that a point without one, or a file that is there, shows before disks are written.
+  private static func writeConfiguration(
+    _ engine: SnapshotEngine, _ reference: PointReference, _ path: String
+  ) throws {
+    let text = try GuestConfiguration.of(engine.describe(reference).point)
+    let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_EXCL)
+    try unsafe Array(text.utf8).withBytes { (bytes) throws(StrobeError) in
+      try unsafe file.write(bytes, at: 0)
+    }
+    try file.synchronize()
   }
 
   /// - Returns: whether there is some.

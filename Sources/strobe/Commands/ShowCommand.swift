@@ -3,19 +3,27 @@ import Engine
 
 enum ShowCommand: Command {
   private static let point = Argument("POINT", help: "COLLECTION@latest, @-N, @ID or @TIME")
+  private static let config = Flag(
+    "config", help: "Print only what the guest can be defined again with: libvirt's domain XML")
 
   static let declaration = CommandDeclaration(
     name: "show", summary: "Show a restore point: disks, sizes, changes, consistency, chain",
     arguments: [point],
+    options: [config],
     examples: [
       Example("strobe show web@latest", ""),
       Example("strobe show web@2026-11-21T08:00Z --json", ""),
+      Example("strobe show vm1@latest --config | virsh define /dev/stdin", "The machine itself"),
     ],
     exitStatuses: [ExitStatus(0, "Done"), ExitStatus(1, "Failed"), ExitStatus(2, "Wrong usage")])
 
   static func run(_ values: ParsedValues) throws -> Int32 {
     let reference = try PointReference(values[point])
     let description = try Common.engine(values).describe(reference)
+    if values[config] {
+      Console.print(try GuestConfiguration.of(description.point))
+      return 0
+    }
     if values[Common.json] {
       try Console.print(json: PointJSON(description.point, described: description))
     } else {
@@ -47,11 +55,19 @@ enum ShowCommand: Command {
           + "\(Units.number(system.freezeMilliseconds, digits: 1)) ms")
     }
     for hook in point.hooks ?? [] { print(hook) }
+    if let machine = point.machine { print(machine) }
     if let protection = description.protection { print(protection) }
     Console.print(
       "Chunks         \(Units.size(point.chunkSize))"
         + (point.fingerprint.map { ", fingerprints by \($0)" } ?? ""))
     for disk in description.disks { print(disk) }
+  }
+
+  private static func print(_ machine: MachineRecord) {
+    let name = machine.name.map { Console.visible($0) } ?? "without a name"
+    Console.print(
+      "Guest          \(name), \(Console.visible(machine.hypervisor)), by \(machine.way)"
+        + (machine.configuration == nil ? "" : "; --config prints its definition"))
   }
 
   private static func print(_ protection: Protection) {

@@ -30,7 +30,9 @@ enum SnapshotCommand: Command {
     "chunk-size", value: "SIZE", help: "For a new collection: a power of two from 4KiB to 4MiB")
   private static let freeze = RepeatedOption(
     "freeze", value: "WHAT",
-    help: "auto (default): what is mounted from the disks; none; or a mount point, repeatable")
+    help:
+      "auto (default): what is mounted from the disks, and the guest with --guest-agent; none; guest: the guest, or fail; or a mount point, repeatable"
+  )
   private static let maxFreeze = Option(
     "max-freeze", value: "DURATION", default: "10s",
     help: "Thaw and give the point up when the freeze lasts longer")
@@ -46,6 +48,9 @@ enum SnapshotCommand: Command {
     help: "For all attempts of a hook together; at most 30m")
   private static let hookRetries = Option(
     "hook-retries", value: "N", default: "0", help: "How often a hook that failed is started again")
+  private static let hookLevel = Option(
+    "hook-level", value: "application|crash", default: "application",
+    help: "What the hooks bring: applications at rest, or only nobody who writes (a paused guest)")
   private static let hookFailure = Option(
     "hook-failure", value: "abort|continue", default: "abort",
     help: "What a failed hook means; continue: the point is not ApplicationConsistent")
@@ -66,13 +71,19 @@ enum SnapshotCommand: Command {
     options: [
       disk, format, forget, same, idle, full, chunkSize, workers, freeze, maxFreeze, track,
       preFreeze, postThaw,
-      hookTimeout, hookRetries, hookFailure,
-    ],
+      hookTimeout, hookRetries, hookFailure, hookLevel,
+    ] + GuestOptions.all,
     examples: [
       Example(
         "strobe snapshot web --disk os=/dev/vg/os --disk data=/dev/vg/data", "The first time"),
       Example("strobe snapshot web", "Later: the same disks, only the changes"),
       Example("strobe snapshot web --forget-disk data", "The machine lost a disk"),
+      Example(
+        "strobe snapshot vm1 --qmp /run/vm1.qmp --guest-agent /run/vm1.qga",
+        "All disks of a running QEMU guest"),
+      Example(
+        "strobe snapshot vm1 --libvirt vm1", "… of a libvirt domain, frozen if it has an agent"),
+      Example("strobe snapshot vm1 --disk vda=qcow2:/images/vm1.qcow2", "… of a guest that is off"),
       Example("strobe snapshot web --track keep", "Later points read only what was written"),
       Example(
         "strobe snapshot db --pre-freeze /usr/local/lib/strobe/hooks/postgresql "
@@ -122,54 +133,39 @@ enum SnapshotCommand: Command {
     options.chunkSize = try values.parse(chunkSize, as: .byteCount(in: 0...Int.max))
     options.workerCount = try values.parse(workers, as: .wholeNumber(in: 1...256))
     options.freezing = try freezing(values[freeze])
-    options.maxFreezeMilliseconds = try milliseconds(values, maxFreeze, upTo: .seconds(3600))
-    options.tracking = try choice(values, track)
+    options.maxFreezeMilliseconds = try OptionValues.milliseconds(
+      values, maxFreeze, upTo: .seconds(3600))
+    options.tracking = try OptionValues.choice(values, track)
+    options.guest = try GuestOptions.parse(values)
     options.hooks.preFreeze = values[preFreeze]
     options.hooks.postThaw = values[postThaw]
     options.hooks.timeoutSeconds =
-      try (milliseconds(values, hookTimeout, upTo: .seconds(1800)) + 999) / 1000
+      try (OptionValues.milliseconds(values, hookTimeout, upTo: .seconds(1800)) + 999) / 1000
     options.hooks.retries = try values.parse(hookRetries, as: .wholeNumber(in: 0...1000)) ?? 0
-    options.hooks.failureEndsPass = try choice(values, hookFailure, as: HookFailure.self) == .abort
+    options.hooks.failureEndsPass =
+      try OptionValues.choice(values, hookFailure, as: HookFailure.self) == .abort
+    options.hooks.bringRest =
+      try OptionValues.choice(values, hookLevel, as: HookLevel.self) == .application
     return options
   }
 
+  private enum HookLevel: String, CaseIterable { case application, crash }
   private enum HookFailure: String, CaseIterable { case abort, `continue` }
 
   private static func freezing(_ words: [String]) throws -> SnapshotOptions.Freezing {
     if words.isEmpty || words == ["auto"] { return .automatic }
     if words == ["none"] { return .none }
-    if let word = words.first(where: { $0 == "auto" || $0 == "none" }) {
+    if words == ["guest"] { return .guest }
+    if let word = words.first(where: { ["auto", "none", "guest"].contains($0) }) {
       throw UsageError(
         "--freeze \(word) can't be given together with others", advice: "name mount points only")
     }
     if let word = words.first(where: { !$0.hasPrefix("/") }) {
       throw UsageError(
-        "--freeze '\(word)' is neither auto, none nor a mount point",
+        "--freeze '\(word)' is neither auto, none, guest nor a mount point",
         advice: "write a mount point with its whole path")
     }
     return .mountPoints(words)
-  }
-
-  private static func milliseconds(
-    _ values: ParsedValues, _ option: Option, upTo most: Duration
-  ) throws -> Int {
-    let least = Duration.milliseconds(1)
-    guard let span = try values.parse(option, as: .duration(in: least...most)) else { return 0 }
-    let (seconds, attoseconds) = span.components
-    return Int(seconds) * 1000 + Int(attoseconds / 1_000_000_000_000_000)
-  }
-
-  private static func choice<Choice: RawRepresentable & CaseIterable>(
-    _ values: ParsedValues, _ option: Option, as _: Choice.Type = Choice.self
-  ) throws -> Choice where Choice.RawValue == String {
-    let word = try values.require(option)
-    guard let choice = Choice(rawValue: word) else {
-      throw UsageError(
-        "--\(option.definition.name) '\(word)' is none of "
-          + Choice.allCases.map(\.rawValue).joined(separator: ", "),
-        advice: "see strobe snapshot --help")
-    }
-    return choice
   }
 
   private static func print(_ report: SnapshotReport) {

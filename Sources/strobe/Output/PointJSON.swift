@@ -40,6 +40,7 @@ struct PointJSON: Encodable {
   let freezeWindowMilliseconds: Double?
   let frozen: [FrozenFileSystem]?
   let hooks: [HookRecord]?
+  let machine: MachineRecord?
   let chunkSize: Int
   /// Only where it isn't `xxh3-128`.
   let fingerprint: String?
@@ -73,6 +74,7 @@ struct PointJSON: Encodable {
     freezeWindowMilliseconds = point.freezeWindowMilliseconds
     frozen = point.frozen
     hooks = point.hooks
+    machine = point.machine
     chunkSize = point.chunkSize
     fingerprint = point.fingerprint
     writer = point.writer

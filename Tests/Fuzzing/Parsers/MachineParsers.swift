@@ -1,5 +1,6 @@
 import BlockDevices
 import Platform
+import VirtualMachines
 
 @testable import Quiescing
 
@@ -16,15 +17,15 @@ extension FuzzedParser {
       fatalError("doesn't hold: a record that was read can be written and read")
     }
     require(
-      again.mountPoint == read.mountPoint && again.process == read.process
+      again.place == read.place && again.kind == read.kind && again.process == read.process
         && again.boot == read.boot, "a record reads back")
     // Of bytes, for characters that look the same are not the same path.
-    let lead = Array("\nmount ".utf8)
+    let lead = Array("\n\(read.kind.word) ".utf8)
     let start = input.bytes.indices.first { input.bytes[$0...].starts(with: lead) }
     guard let start, String(validating: input.bytes, as: UTF8.self) != nil else { return }
     require(
-      Array(read.mountPoint.utf8) == Array(input.bytes[(start + lead.count)...].dropLast()),
-      "a mount point is read byte by byte")
+      Array(read.place.utf8) == Array(input.bytes[(start + lead.count)...].dropLast()),
+      "a mount point or socket is read byte by byte")
   }
 
   private static let scratch = ScratchFile()
@@ -38,13 +39,31 @@ extension FuzzedParser {
     let hook = HookCommand(
       program: parts.first ?? "", environment: ["PATH": parts.last ?? ""], limitMilliseconds: 1,
       retries: 2)
-    let places = parts.prefix(3).map {
-      GuardianConfiguration.Place(recordPath: $0, isStale: $0.isEmpty)
+    let kinds: [HoldKind] = [
+      .mount, .agent(socketPath: parts.last ?? "", timeoutMilliseconds: input.bytes.count),
+      .processors(socketPath: parts.first ?? ""),
+    ]
+    let places = zip(parts, kinds).map { part, kind in
+      GuardianConfiguration.Place(recordPath: part, isStale: part.isEmpty, kind: kind)
     }
     let written = GuardianConfiguration(
       places: places, maxFreezeMilliseconds: 3, postThaw: hook)
     guard let encoded = try? written.encoded() else { return }
     require(GuardianConfiguration(decoding: encoded) == written, "orders arrive as they were given")
+  }
+
+  static let agentReply = FuzzedParser("agent-reply") { input in
+    guard let reply = AgentReply(line: input.bytes) else { return }
+    let value: JSONValue =
+      switch reply {
+      case .returned(let value): ["return": value]
+      case .failed(let kind, let text): ["error": ["class": .string(kind), "desc": .string(text)]]
+      }
+    let line = Array(value.line.utf8)
+    require(AgentReply(line: line) == reply, "a reply reads back")
+    require(
+      AgentReply(line: input.bytes + [0xff] + line) == reply, "what precedes the delimiter is noise"
+    )
   }
 
   static let mountTable = FuzzedParser("mount-table") { input in

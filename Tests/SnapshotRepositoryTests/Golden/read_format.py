@@ -43,8 +43,8 @@ def document(*path):  # section 3
     need(tail.startswith(b',\n  "checksum" : "xxh3-64:') and tail.endswith(b'"\n}\n'), path[-1])
     checksum(data[:-46], int(tail[26:42], 16), path[-1])
     value = json.loads(data)
-    need(value["format"] in (1, 2), path[-1] + " format")
-    need(value["format"] == 2 or value.get("fingerprint") in (None, "xxh3-128"), path[-1] + " format")
+    need(value["format"] in (1, 2, 3), path[-1] + " format")
+    need(value["format"] >= 2 or value.get("fingerprint") in (None, "xxh3-128"), path[-1] + " format")
     return value
 
 

@@ -1,36 +1,38 @@
-import CLinux
 import Glibc
+import Platform
 
-/// What the guardian's threads share: the state of each file system.
+/// What the guardian's threads share: the state of each place, a file system or a guest.
 ///
 /// Invariants:
-/// - I1 A file system is `frozen` only after *our* FIFREEZE returned 0, and leaves that state only through
-///   our own FITHAW. What somebody else froze (EBUSY) never gets there, so it is never thawed.
-/// - I2 Once `isAborted` is set it stays. A FIFREEZE that returns 0 after that goes to `thawing` in the
+/// - I1 A place is `frozen` only after *our* freeze succeeded (or, of a guest, may still do so), and leaves that
+///   state only through our own thaw. What somebody else froze (EBUSY) never gets there, so it is never thawed.
+/// - I2 Once `isAborted` is set it stays. A freeze that succeeds after that goes to `thawing` in the
 ///   same step that would have made it `frozen`: there is no moment in which nobody is to thaw it.
-/// - I3 Only the keeper's own thread calls FIFREEZE and FITHAW for its file system, one after the other. A
-///   call that hangs in the kernel holds up neither the deadline nor the other file systems.
+/// - I3 Only the keeper's own thread freezes and thaws its place, one after the other. A call that hangs in
+///   the kernel, or a guest that doesn't answer, holds up neither the deadline nor the other places.
 struct GuardedState {
   enum Phase: Equatable {
     case idle
     case freezeRequested, freezing
     case frozen
     case thawRequested, thawing
-    /// FITHAW returned this: 0 or errno.
+    /// The thaw returned this: 0 or errno.
     case thawed(Int32)
-    /// FIFREEZE returned this errno: not ours.
+    /// The freeze returned this errno: not ours.
     case notFrozen(Int32)
   }
 
   var phases: [Phase]
   var isAborted = false
   var isEnding = false
-  /// CLOCK_MONOTONIC, nanoseconds: before the first FIFREEZE, after the last FITHAW; 0 when there was none.
+  /// Whether the engine is gone.
+  var isOrphaned = false
+  /// CLOCK_MONOTONIC, nanoseconds: before the first freeze, after the last thaw; 0 when there was none.
   var firstFreeze: Int64 = 0
   var lastThaw: Int64 = 0
 
-  /// Milliseconds that one FITHAW may hold up the next: long enough to keep the order whenever the
-  /// kernel answers, and no reason to leave others frozen when it doesn't.
+  /// Milliseconds that one thaw may hold up the next: long enough to keep the order whenever there
+  /// is an answer, and no reason to leave others frozen when there is none.
   static let orderPatience = 1_000
 
   init(count: Int) { phases = Array(repeating: .idle, count: count) }
@@ -46,16 +48,17 @@ struct GuardedState {
   var isSettled: Bool { phases.indices.allSatisfy(isSettled) }
 }
 
-/// Freezes and thaws one file system, on a thread of its own.
-struct FileSystemKeeper {
+/// Freezes and thaws one place, on a thread of its own.
+struct Keeper {
   private enum Work {
     case freeze, thaw, end
   }
 
   let index: Int
+  let hold: any Hold
   let shared: Monitor<GuardedState>
-
-  private var descriptor: Int32 { GuardianConfiguration.mount(index) }
+  /// Set with `isAborted`.
+  let abort: CancellationFlag
 
   /// The thread's body: returns when the guardian ends.
   func run() {
@@ -87,23 +90,28 @@ struct FileSystemKeeper {
 
   private func freeze() {
     let start = Clock.now()
-    let code = systemCallCode { clinux_freeze(descriptor) }
+    let answer = hold.freeze(stop: abort)
     let duration = Clock.now() - start
     let isLate = shared.update { state in
-      if code != 0 {
-        state.phases[index] = .notFrozen(code)
-      } else {
+      if answer.isOwed {
         state.phases[index] = state.isAborted ? .thawing : .frozen
+      } else {
+        state.phases[index] = .notFrozen(answer.code)
       }
-      return code == 0 && state.isAborted
+      return answer.isOwed && state.isAborted
     }
     if isLate { thaw() }
-    GuardianMessage(.frozen, index: index, code: isLate ? ECANCELED : code, time: duration)
-      .send(to: GuardianConfiguration.socket)
+    let socket = GuardianConfiguration.socket
+    if !answer.text.isEmpty { GuardianMessage.sendText(answer.text, of: index, to: socket) }
+    GuardianMessage(
+      .frozen, index: index, code: isLate ? ECANCELED : answer.code,
+      detail: answer.isOwed && !isLate ? 1 : 0, time: duration
+    ).send(to: socket)
   }
 
   private func thaw() {
-    let code = systemCallCode { clinux_thaw(descriptor) }
+    let isEngineAlive = shared.update { !$0.isOrphaned }
+    let code = hold.thaw(isEngineAlive: isEngineAlive)
     let end = Clock.now()
     shared.update { state in
       state.phases[index] = .thawed(code)

@@ -1,0 +1,60 @@
+import Platform
+import Quiescing
+import SnapshotRepository
+import VirtualMachines
+
+/// How the guest of a pass is held still for the cut, if there is one.
+struct GuestHolds {
+  let holds: [GuestHold]
+  /// The connection through which a guest with disks of this host is stopped.
+  private let monitor: QMPConnection?
+
+  /// Disks of this host: their guest is held still if it was named.
+  init(_ context: PassContext) throws(StrobeError) {
+    var holds = Self.agent(context)
+    if let path = context.collection.guest?.pauseMonitor {
+      let connection = try QMPConnection(connecting: path, milliseconds: 10_000)
+      holds.append(.processors(monitorDescriptor: connection.number, socketPath: path))
+      monitor = connection
+    } else {
+      monitor = nil
+    }
+    self.holds = holds
+  }
+
+  /// Disks of a guest.
+  init(
+    _ context: PassContext, _ guest: GuestSession, _ pass: any GuestPass
+  ) throws(StrobeError) {
+    var holds = Self.agent(context)
+    if let domain = guest.machine as? LibvirtDomain, domain.hasAgent, wantsFreeze(context) {
+      holds.append(
+        .domain(
+          uri: domain.uri, domain: domain.name,
+          timeoutMilliseconds: context.options.guest.agentMilliseconds))
+    }
+    if pass.needsPause, let machine = guest.machine as? QEMUMachine {
+      holds.append(
+        .processors(monitorDescriptor: machine.monitor.number, socketPath: machine.monitor.path))
+    }
+    self.holds = holds
+    monitor = nil
+  }
+
+  private static func agent(_ context: PassContext) -> [GuestHold] {
+    guard let path = context.collection.guest?.agent, wantsFreeze(context) else { return [] }
+    return [
+      .agent(socketPath: path, timeoutMilliseconds: context.options.guest.agentMilliseconds)
+    ]
+  }
+
+  /// Keeps the connection until then.
+  func release() { withExtendedLifetime(monitor) {} }
+}
+
+private func wantsFreeze(_ context: PassContext) -> Bool {
+  switch context.options.freezing {
+  case .automatic, .guest: true
+  case .none, .mountPoints: false
+  }
+}

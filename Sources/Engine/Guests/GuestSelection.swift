@@ -1,0 +1,77 @@
+import Platform
+import SnapshotRepository
+import VirtualMachines
+
+/// Whether a pass takes the disks of a guest through its hypervisor, and which guest's.
+enum GuestSelection {
+  /// What is remembered of the guest, changed by what the caller said.
+  static func memory(_ known: GuestRecord?, _ options: SnapshotOptions) -> GuestRecord {
+    var memory = known ?? GuestRecord()
+    let guest = options.guest
+    if let agent = guest.agent { memory.agent = absolutePath(agent) }
+    if let monitor = guest.pauseMonitor { memory.pauseMonitor = absolutePath(monitor) }
+    if let scratch = guest.scratch { memory.scratch = absolutePath(scratch) }
+    if guest.hooksBringRest { memory.hooksBringRest = true }
+    if !guest.excludedDisks.isEmpty { memory.excludedDisks = guest.excludedDisks }
+    // A guest is either read through its hypervisor or stopped for its host's disks to be read.
+    if guest.hypervisor != nil { memory.pauseMonitor = nil }
+    return memory
+  }
+
+  /// - Returns: nil when the disks are this host's.
+  static func find(
+    remembered: [CollectionRecord.Disk], _ memory: GuestRecord, _ options: SnapshotOptions,
+    collection: String, stop: CancellationFlag
+  ) throws(StrobeError) -> GuestSession? {
+    guard let locator = try locator(remembered, options, collection) else { return nil }
+    if case .mountPoints = options.freezing {
+      throw StrobeError(
+        .usage, "file systems of this host are not frozen for a guest's disks",
+        advice: "the guest's own are, with --guest-agent SOCKET")
+    }
+    let kept = remembered.map(\.name).filter { !options.guest.excludedDisks.contains($0) }
+    return try GuestSession(
+      locator, remembered: kept, excluded: memory.excludedDisks ?? [], stop: stop)
+  }
+
+  private static func locator(
+    _ remembered: [CollectionRecord.Disk], _ options: SnapshotOptions, _ collection: String
+  ) throws(StrobeError) -> GuestLocator? {
+    switch options.guest.hypervisor {
+    case .qemu(let monitor):
+      try refuseNamedDisks(options)
+      return .qemu(monitor: absolutePath(monitor))
+    case .libvirt(let uri, let domain):
+      try refuseNamedDisks(options)
+      guard !domain.isEmpty, !domain.contains("#"), !domain.contains("@"), !uri.contains("#") else {
+        throw StrobeError(
+          .usage, "domain \(Names.quoted(domain)) has no name that could be remembered")
+      }
+      return .libvirt(uri: uri, domain: domain)
+    case nil: break
+    }
+    let named = options.disks.map(\.name) + options.forgottenDisks
+    let guests = remembered.filter { !named.contains($0.name) }.compactMap { disk in
+      if case .guest(let guest, _) = DiskLocator(disk.source) { guest } else { nil }
+    }
+    guard let guest = guests.first else { return nil }
+    guard options.disks.isEmpty else {
+      let left = remembered.map(\.name).filter { !named.contains($0) }.joined(separator: ", ")
+      throw StrobeError(
+        .usage,
+        "collection \(collection) takes the disks of \(guest.description), \(left) among them",
+        advice: "say where each of them is with --disk, or leave --disk out")
+    }
+    try refuseNamedDisks(options)
+    return guest
+  }
+
+  private static func refuseNamedDisks(_ options: SnapshotOptions) throws(StrobeError) {
+    guard options.disks.isEmpty && options.forgottenDisks.isEmpty && options.idleDisks.isEmpty
+    else {
+      throw StrobeError(
+        .usage, "a running guest's disks are found, not named",
+        advice: "leave one out with --exclude-disk NAME")
+    }
+  }
+}

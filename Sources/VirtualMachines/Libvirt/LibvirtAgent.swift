@@ -1,0 +1,36 @@
+package import Platform
+
+/// Freezes the file systems of a domain through libvirt and the guest's agent.
+///
+/// For whoever knows nothing but the connection and the domain, such as a process that thaws what another one has
+/// frozen.
+package struct LibvirtAgent {
+  private let domain: LibvirtHandle
+  private let name: String
+
+  /// Whether a running domain's agent is there. See https://libvirt.org/formatdomain.html#channel.
+  package static func isConnected(in domain: XMLElement) -> Bool {
+    let channels = domain.child("devices")?.all("channel") ?? []
+    return channels.contains { channel in
+      let target = channel.child("target")
+      return target?["name"] == "org.qemu.guest_agent.0" && target?["state"] == "connected"
+    }
+  }
+
+  package init(connecting uri: String, domain: String) throws(StrobeError) {
+    self.domain = try LibvirtHandle(try LibvirtConnection(uri), domain: domain)
+    name = domain
+  }
+
+  /// - Parameter seconds: what the agent has for each of its answers; the freeze may have worked although
+  ///   none came.
+  /// - Returns: how many file systems are frozen.
+  package func freeze(seconds: Int) throws(StrobeError) -> Int {
+    try about("domain \(name)") { () throws(LibvirtError) in try domain.freeze(seconds: seconds) }
+  }
+
+  /// - Returns: how many file systems were thawed; 0 when none was frozen.
+  package func thaw(seconds: Int) throws(StrobeError) -> Int {
+    try about("domain \(name)") { () throws(LibvirtError) in try domain.thaw(seconds: seconds) }
+  }
+}

@@ -1,0 +1,95 @@
+import Platform
+
+// Two ways with QEMU's copy-before-write filter: what the guest is about to overwrite is copied to the scratch
+// image first. When that fails, the filter gives up what it showed, and the guest's write goes on.
+
+extension QEMUPass {
+  /// Makes a filter that nothing goes through yet.
+  func addFilter(_ index: Int, _ disk: QEMUDisk, above node: String) throws(StrobeError) {
+    let scratch = names.name(.scratch, index)
+    let file = try folder.makeFile(scratch) { (file) throws(StrobeError) in
+      try ScratchImage.makeRaw(file, size: disk.disk.size)
+    }
+    try monitor.execute(
+      "blockdev-add",
+      [
+        "driver": "raw", "node-name": .string(scratch),
+        "file": ["driver": "file", "filename": .string(file)],
+      ])
+    try removeFile(file)
+    try monitor.execute(
+      "blockdev-add",
+      [
+        "driver": "copy-before-write", "node-name": .string(names.name(.filter, index)),
+        "file": .string(node), "target": .string(scratch), "on-cbw-error": "break-snapshot",
+        "cbw-timeout": 30,
+        // What the guest discards goes on being discarded.
+        "discard": "unmap",
+      ])
+  }
+
+  /// All disks' raw nodes get their filter below them in one command, without a standstill.
+  ///
+  /// The parent's bitmaps stop only in ``open()``: what is written between is in both, which is safe.
+  func cutByReopening() throws(StrobeError) {
+    let graph = try BlockGraph(reading: monitor)
+    var options: [JSONValue] = []
+    for (index, disk) in disks.enumerated() {
+      guard let node = graph.nodes[disk.attached] else {
+        throw StrobeError(.notFound, "disk \(disk.name) was taken away from the guest")
+      }
+      options.append(node.reopenOptions(above: names.name(.filter, index)))
+    }
+    try startBitmaps()
+    try monitor.execute("blockdev-reopen", ["options": .array(options)])
+  }
+
+  /// Each device gets its filter instead of its node. Between the first and the last one the guest must not
+  /// write; if one fails, those before it are given back at once, and their bitmaps.
+  func cutByExchange() throws(StrobeError) {
+    monitor.forgetEvents(named: "RESUME")
+    try checkStandstill()
+    do throws(StrobeError) {
+      try startBitmaps(with: needsPause ? parentStops : [])
+      for (index, disk) in disks.enumerated() {
+        try monitor.execute(
+          "qom-set", TakeDown.drive(of: disk.device ?? "", names.name(.filter, index)))
+      }
+      try checkStandstill()
+    } catch {
+      try? undoExchange()
+      throw error
+    }
+  }
+
+  /// Whoever holds the guest may have let it go on meanwhile, for it stood still too long.
+  private func checkStandstill() throws(StrobeError) {
+    guard needsPause else { return }
+    let runs = try monitor.execute("query-status")["running"]?.flag != false
+    guard !runs, !monitor.events.contains(where: { $0.name == "RESUME" }) else {
+      throw StrobeError(
+        .refused, "the guest at \(monitor.path) runs, but has to be paused for the cut")
+    }
+  }
+
+  private func undoExchange() throws(StrobeError) {
+    for disk in disks {
+      guard let device = disk.device else { continue }
+      // A device that was taken away needs nothing.
+      _ = try monitor.ask("qom-set", TakeDown.drive(of: device, disk.attached))
+    }
+    try giveBack()
+  }
+
+  /// What shows the disks as they were when the filters got into their way.
+  func addViews() throws(StrobeError) {
+    for index in disks.indices {
+      try monitor.execute(
+        "blockdev-add",
+        [
+          "driver": "snapshot-access", "node-name": .string(names.name(.access, index)),
+          "file": .string(names.name(.filter, index)),
+        ])
+    }
+  }
+}

@@ -1,0 +1,160 @@
+import Glibc
+package import Platform
+
+/// A connection to QEMU's monitor, or to that of qemu-storage-daemon.
+///
+/// - One thread uses it. Another process that inherited the descriptor may write whole commands meanwhile
+///   (the guardian lets a guest go on); what is answered to those is passed over.
+/// - Every command has a limit. An answer that comes later is passed over, too.
+///
+/// Source: docs/interop/qmp-spec.rst of QEMU.
+package final class QMPConnection {
+  /// Events that nobody asked for are dropped, oldest first.
+  static let eventLimit = 1024
+  package static let commandMilliseconds = 30_000
+
+  private let socket: LineSocket
+  private var sent = 0
+  package private(set) var events: [QMPEvent] = []
+  /// The other end is gone: nothing can be said to it any more.
+  package private(set) var isBroken = false
+
+  /// - Parameter milliseconds: limit for the greeting.
+  /// - Throws: `busy` when a monitor is there that doesn't greet: it has one client.
+  package init(connecting path: String, milliseconds: Int) throws(StrobeError) {
+    socket = try LineSocket(connecting: path, milliseconds: milliseconds)
+    let deadline = monotonicMilliseconds() + milliseconds
+    try Self.awaitGreeting(socket, until: deadline)
+    _ = try execute("qmp_capabilities", milliseconds: milliseconds)
+  }
+
+  package var path: String { socket.path }
+  /// The descriptor, for a process that inherits it.
+  package var number: Int32 { socket.number }
+
+  private static func awaitGreeting(_ socket: LineSocket, until deadline: Int)
+    throws(StrobeError)
+  {
+    guard let line = try socket.line(until: deadline) else {
+      throw StrobeError(
+        .busy, "the monitor at \(socket.path) doesn't answer: another client holds it",
+        advice: "if libvirt runs the guest, use --libvirt; else give QEMU a second -qmp socket")
+    }
+    guard let greeting = JSONValue(decoding: line), greeting["QMP"] != nil else {
+      throw StrobeError(
+        .usage, "what listens at \(socket.path) is no QEMU monitor: it says \(excerpt(line))",
+        advice: "name the socket of -qmp, not that of -monitor or of the guest agent")
+    }
+  }
+
+  /// - Throws: ``QMPError/failure(of:at:)`` when QEMU says no; `system` with ETIMEDOUT, EPROTO or
+  ///   ECONNRESET when it says nothing of use.
+  @discardableResult
+  package func execute(
+    _ command: String, _ arguments: [String: JSONValue] = [:],
+    milliseconds: Int = commandMilliseconds
+  ) throws(StrobeError) -> JSONValue {
+    switch try ask(command, arguments, milliseconds: milliseconds) {
+    case .success(let value): return value
+    case .failure(let error): throw error.failure(of: command, at: path)
+    }
+  }
+
+  /// As ``execute(_:_:milliseconds:)``, for who has to know what QEMU says.
+  package func ask(
+    _ command: String, _ arguments: [String: JSONValue] = [:],
+    milliseconds: Int = commandMilliseconds
+  ) throws(StrobeError) -> Result<JSONValue, QMPError> {
+    sent += 1
+    let id = JSONValue.string("strobe-\(sent)")
+    var request: [String: JSONValue] = ["execute": .string(command), "id": id]
+    if !arguments.isEmpty { request["arguments"] = .object(arguments) }
+    let deadline = monotonicMilliseconds() + milliseconds
+    do throws(StrobeError) {
+      let line = JSONValue.object(request).line + "\n"
+      try socket.send(Array(line.utf8), milliseconds: milliseconds)
+    } catch {
+      throw broken(error, command)
+    }
+    while true {
+      guard let message = try receive(until: deadline, command) else {
+        throw problem(ETIMEDOUT, command, "no answer for \(milliseconds) ms")
+      }
+      // An error without an id is QEMU's answer to what it could not read at all.
+      guard message["id"] == id || message["id"] == nil && message["error"] != nil else { continue }
+      if let value = message["return"] { return .success(value) }
+      if let error = message["error"] { return .failure(QMPError(error)) }
+    }
+  }
+
+  /// All actions or none, at one instant.
+  package func transaction(_ actions: [JSONValue]) throws(StrobeError) {
+    if actions.isEmpty { return }
+    try execute("transaction", ["actions": .array(actions)])
+  }
+
+  /// Collects the events that have come, without waiting.
+  package func collectEvents() throws(StrobeError) {
+    while try receive(until: monotonicMilliseconds(), "events") != nil {}
+  }
+
+  /// Takes the first event that matches, waiting for it.
+  ///
+  /// - Returns: nil when none came within the limit.
+  package func waitForEvent(milliseconds: Int, where matches: (QMPEvent) -> Bool)
+    throws(StrobeError) -> QMPEvent?
+  {
+    let deadline = monotonicMilliseconds() + milliseconds
+    while true {
+      if let index = events.firstIndex(where: matches) { return events.remove(at: index) }
+      guard try receive(until: deadline, "events") != nil else { return nil }
+    }
+  }
+
+  /// - Parameter name: nil: all of them.
+  package func forgetEvents(named name: String? = nil) {
+    events.removeAll { name == nil || $0.name == name }
+  }
+
+  /// One message; an event is noted, too.
+  private func receive(until deadline: Int, _ command: String) throws(StrobeError) -> JSONValue? {
+    let line: [UInt8]?
+    do throws(StrobeError) {
+      line = try socket.line(until: deadline)
+    } catch {
+      throw broken(error, command)
+    }
+    guard let line else { return nil }
+    guard let message = JSONValue(decoding: line), message.fields != nil else {
+      throw problem(EPROTO, command, "the answer is no QMP message: \(Self.excerpt(line))")
+    }
+    if let name = message["event"]?.text {
+      if events.count == Self.eventLimit { events.removeFirst() }
+      events.append(QMPEvent(name: name, data: message["data"] ?? [:]))
+    }
+    return message
+  }
+
+  private func broken(_ error: StrobeError, _ command: String) -> StrobeError {
+    isBroken = true
+    guard error.errno == ECONNRESET || error.errno == EPIPE else { return error }
+    return error.explained(
+      "\(path): \(command): QEMU ended, or its monitor was closed", advice: "is the guest running?")
+  }
+
+  private func problem(_ code: Int32, _ command: String, _ text: String) -> StrobeError {
+    StrobeError(
+      .system(errno: code, call: command, object: path), "\(path): \(command): \(text)")
+  }
+
+  private static func excerpt(_ line: [UInt8]) -> String {
+    let text = line.prefix(80).map { (0x20..<0x7F).contains($0) ? $0 : UInt8(ascii: "?") }
+    return "'" + String(decoding: text, as: UTF8.self) + "'"
+  }
+}
+
+/// Something that happened to a guest.
+package struct QMPEvent: Sendable, Equatable {
+  package let name: String
+  package let data: JSONValue
+}

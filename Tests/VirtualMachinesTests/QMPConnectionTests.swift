@@ -1,0 +1,159 @@
+import Glibc
+import Platform
+import Testing
+import VirtualMachines
+
+@Suite("Connections to QEMU's monitor")
+struct QMPConnectionTests {
+  @Test("A monitor that doesn't greet has another client")
+  func noGreeting() throws {
+    let monitor = try FakeMonitor { _ = $0.hear() }
+    let error = try #require(throws: StrobeError.self) {
+      try QMPConnection(connecting: monitor.path, milliseconds: 100)
+    }
+    #expect(error.reason == .busy && error.description.contains("--libvirt"), "\(error)")
+  }
+
+  @Test("What greets as something else is named")
+  func otherGreeting() throws {
+    let monitor = try FakeMonitor { client in
+      client.sayLine("QEMU 7.2.22 monitor - type 'help' for more information\u{1B}[K")
+      _ = client.hear()
+    }
+    let error = try #require(throws: StrobeError.self) {
+      try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    }
+    #expect(error.reason == .usage && error.message.contains("type 'help'"), "\(error)")
+    #expect(!error.message.contains("\u{1B}"))
+  }
+
+  @Test("Nobody at the socket is told from no socket")
+  func nobody() throws {
+    let error = try #require(throws: StrobeError.self) {
+      try QMPConnection(connecting: "/dev/shm/strobe-test-none", milliseconds: 100)
+    }
+    #expect(error.reason == .notFound)
+  }
+
+  @Test(
+    "Events, foreign answers and unknown fields between are no answers; half lines are put together"
+  )
+  func mixed() throws {
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      let command = client.hear()
+      client.sayLine(#"{"event": "RESET", "data": {"guest": true}, "timestamp": {"seconds": 1}}"#)
+      client.sayLine(#"{"return": {"wrong": 1}, "id": "strobe-guardian"}"#)
+      client.sayLine(#"{"error": {"class": "GenericError", "desc": "x"}, "id": "strobe-0"}"#)
+      client.sayLine(#"{"news": 7}"#)
+      client.sayLine(#"{"event": "NEVER_HEARD_OF", "data": {}}"#)
+      let answer =
+        (["return": ["right": 1], "id": command?["id"] ?? .null, "more": []]
+        as JSONValue).line
+      client.say(String(answer.prefix(9)))
+      usleep(30_000)
+      client.say(String(answer.dropFirst(9)) + "\r")
+      usleep(10_000)
+      client.say("\n")
+      _ = client.hear()
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    #expect(try connection.execute("query-x") == ["right": 1])
+    #expect(connection.events.map(\.name) == ["RESET", "NEVER_HEARD_OF"])
+    #expect(connection.events[0].data == ["guest": true])
+  }
+
+  @Test("What QEMU refuses names the command and says why")
+  func refused() throws {
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      for kind in ["GenericError", "CommandNotFound"] {
+        let id = client.hear()?["id"] ?? .null
+        client.sayLine(
+          (["error": ["class": .string(kind), "desc": "Node 'x' is busy"], "id": id] as JSONValue)
+            .line)
+      }
+      _ = client.hear()
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let error = try #require(throws: StrobeError.self) {
+      try connection.execute("blockdev-del", ["node-name": "x"])
+    }
+    #expect(error.message.contains("blockdev-del") && error.message.contains("Node 'x' is busy"))
+    guard case .failure(let answer) = try connection.ask("blockdev-del") else {
+      Issue.record("no error")
+      return
+    }
+    #expect(answer.isCommandNotFound)
+  }
+
+  @Test(
+    "A line that is no JSON ends the command, at once",
+    arguments: ["{\"return\": ", "[1]", "\u{FFFD}"])
+  func garbage(text: String) throws {
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      _ = client.hear()
+      client.sayLine(text)
+      _ = client.hear()
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let error = try #require(throws: StrobeError.self) { try connection.execute("query-x") }
+    #expect(error.errno == EPROTO && error.message.contains("query-x"), "\(error)")
+  }
+
+  @Test("An answer that comes too late isn't taken for the next command's")
+  func late() throws {
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      let first = client.hear()
+      let second = client.hear()
+      client.answer(first, ["first": true])
+      client.answer(second, ["second": true])
+      _ = client.hear()
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let error = try #require(throws: StrobeError.self) {
+      try connection.execute("query-x", milliseconds: 50)
+    }
+    #expect(error.errno == ETIMEDOUT, "\(error)")
+    #expect(try connection.execute("query-y") == ["second": true])
+  }
+
+  @Test("The end in the middle of an answer is the guest's end, for every later command, too")
+  func end() throws {
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      _ = client.hear()
+      client.say("{\"return\": {")
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    for _ in 0..<2 {
+      let error = try #require(throws: StrobeError.self) { try connection.execute("query-x") }
+      #expect(error.errno == ECONNRESET || error.errno == EPIPE, "\(error)")
+      #expect(error.message.contains("QEMU ended"), "\(error)")
+    }
+    #expect(connection.isBroken)
+  }
+
+  @Test("Events are waited for, taken once, and bounded")
+  func events() throws {
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      let command = client.hear()
+      for number in 0..<3_000 {
+        client.sayLine(#"{"event": "TICK", "data": {"number": \#(number)}}"#)
+      }
+      client.answer(command)
+      usleep(20_000)
+      client.sayLine(#"{"event": "STOP"}"#)
+      _ = client.hear()
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    try connection.execute("query-x")
+    #expect(connection.events.count <= 1_024)
+    #expect(connection.events.last?.data["number"] == 2_999)
+    #expect(try connection.waitForEvent(milliseconds: 2_000) { $0.name == "STOP" } != nil)
+    #expect(try connection.waitForEvent(milliseconds: 20) { $0.name == "STOP" } == nil)
+  }
+}
