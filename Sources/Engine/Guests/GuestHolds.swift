@@ -27,7 +27,13 @@ struct GuestHolds {
     _ context: PassContext, _ guest: GuestSession, _ pass: any GuestPass
   ) throws(StrobeError) {
     var holds = Self.agent(context)
-    if let domain = guest.machine as? LibvirtDomain, domain.hasAgent, wantsFreeze(context) {
+    if let domain = guest.machine as? LibvirtDomain, wantsFreeze(context) {
+      // Without an agent there is nobody to ask: unless it was insisted on, that is no failure.
+      guard domain.hasAgent || context.options.freezing == .guest else {
+        self.holds = holds
+        monitor = nil
+        return
+      }
       holds.append(
         .domain(
           uri: domain.uri, domain: domain.name,

@@ -13,6 +13,7 @@ enum GuestSelection {
     if let scratch = guest.scratch { memory.scratch = absolutePath(scratch) }
     if guest.hooksBringRest { memory.hooksBringRest = true }
     if !guest.excludedDisks.isEmpty { memory.excludedDisks = guest.excludedDisks }
+    if case .libvirt = guest.hypervisor { memory.agent = nil }
     // A guest is either read through its hypervisor or stopped for its host's disks to be read.
     if guest.hypervisor != nil { memory.pauseMonitor = nil }
     return memory
@@ -23,7 +24,9 @@ enum GuestSelection {
     remembered: [CollectionRecord.Disk], _ memory: GuestRecord, _ options: SnapshotOptions,
     collection: String, stop: CancellationFlag
   ) throws(StrobeError) -> GuestSession? {
-    guard let locator = try locator(remembered, options, collection) else { return nil }
+    let locator = try locator(remembered, options, collection)
+    try checkFreezing(locator, memory, options)
+    guard let locator else { return nil }
     if case .mountPoints = options.freezing {
       throw StrobeError(
         .usage, "file systems of this host are not frozen for a guest's disks",
@@ -32,6 +35,23 @@ enum GuestSelection {
     let kept = remembered.map(\.name).filter { !options.guest.excludedDisks.contains($0) }
     return try GuestSession(
       locator, remembered: kept, excluded: memory.excludedDisks ?? [], stop: stop)
+  }
+
+  /// Whether there is somebody to freeze the guest, where that is insisted on.
+  private static func checkFreezing(
+    _ locator: GuestLocator?, _ memory: GuestRecord, _ options: SnapshotOptions
+  ) throws(StrobeError) {
+    if case .libvirt = locator {
+      guard options.guest.agent == nil else {
+        throw StrobeError(
+          .usage, "libvirt speaks to the guest's agent itself", advice: "leave --guest-agent out")
+      }
+      return
+    }
+    guard options.freezing == .guest, memory.agent == nil else { return }
+    throw StrobeError(
+      .usage, "no guest agent is known that could freeze the guest",
+      advice: "name its socket: --guest-agent SOCKET")
   }
 
   private static func locator(
