@@ -37,18 +37,19 @@ struct QEMUTroubleTests {
     ])
   func noSpace(way: WayCase) throws {
     let guest = try way.guest()
+    // Zeros need no space.
+    for block in 0..<32 { try guest.write(3, to: 0, at: block << 16) }
     let place = try SmallPlace(mebibytes: 12)
-    let machine = try guest.machine()
+    let machine = try guest.machine(trustsViews: way.readsViews)
     let pass = try machine.begin(request(guest, point: 1, scratch: place.path))
     #expect(pass.way == way.way)
     try cut(pass, guest)
-    let exports = try pass.open()
+    _ = try pass.open()
     #expect(pass.failure() == nil)
     try place.fill(leaving: 512 << 10)
     for block in 0..<32 { try guest.write(9, to: 0, at: block << 16) }
     let fault = try #require(pass.failure())
     #expect(fault.contains("scratch space") && fault.contains("vd0"), "\(fault)")
-    #expect(throws: Shell.Failure.self) { try copy(exports[0], guest) }
     try pass.close()
     try pass.giveBack()
     #expect(try guest.holds(0, 9, at: 31 << 16))
@@ -169,7 +170,7 @@ struct QEMUTroubleTests {
     ])
   func resized(way: WayCase) throws {
     let guest = try way.guest()
-    let machine = try guest.machine()
+    let machine = try guest.machine(trustsViews: way.readsViews)
     let pass = try machine.begin(request(guest, point: 1))
     #expect(pass.way == way.way)
     try cut(pass, guest)

@@ -62,7 +62,8 @@ final class TestGuest {
   static let isPossible =
     Machine.isRoot
     && Machine.has(
-      "qemu-system-x86_64", "qemu-storage-daemon", "qemu-img", "nbdcopy", "nbdinfo", "fusermount3")
+      "qemu-system-x86_64", "qemu-storage-daemon", "qemu-img", "nbdcopy", "nbdinfo", "nbdsh",
+      "fusermount3")
     && (try? FileFacts(path: "/dev/fuse")) != nil
   static let comment: Comment = "needs root, QEMU, libnbd's programs and FUSE"
 
@@ -101,8 +102,9 @@ final class TestGuest {
   func name(_ index: Int) -> String { "vd\(index)" }
   var names: [String] { shapes.indices.map { name($0) } }
 
-  func machine() throws -> QEMUMachine {
-    try QEMUMachine(socket: socket, milliseconds: 5_000)
+  /// - Parameter trustsViews: for what writes no zeros and reads with structured replies, or by blocks.
+  func machine(trustsViews: Bool = false) throws -> QEMUMachine {
+    try QEMUMachine(socket: socket, milliseconds: 5_000, trustsViews: trustsViews)
   }
 
   func start() throws {

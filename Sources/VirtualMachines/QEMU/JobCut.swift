@@ -4,7 +4,8 @@ import Platform
 // lies over the disk. It needs nothing of the disks' nodes.
 
 extension QEMUPass {
-  func addOverlay(_ index: Int, _ disk: QEMUDisk) throws(StrobeError) {
+  /// Makes an empty image that shows the node; nil: zeros.
+  func addOverlay(_ index: Int, _ disk: QEMUDisk, over node: String?) throws(StrobeError) {
     let overlay = names.name(.overlay, index)
     let file = try folder.makeFile(overlay) { (file) throws(StrobeError) in
       try ScratchImage.makeOverlay(file, size: disk.disk.size)
@@ -12,7 +13,8 @@ extension QEMUPass {
     try monitor.execute(
       "blockdev-add",
       [
-        "driver": "qcow2", "node-name": .string(overlay), "backing": .string(disk.attached),
+        "driver": "qcow2", "node-name": .string(overlay),
+        "backing": node.map { .string($0) } ?? .null,
         "file": ["driver": "file", "filename": .string(file)],
       ])
     try removeFile(file)

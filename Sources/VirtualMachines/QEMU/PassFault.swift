@@ -81,10 +81,11 @@ extension QEMUPass {
     return nil
   }
 
-  /// QEMU says nowhere that a filter gave up what it showed: only reading tells.
+  /// QEMU says nowhere that a filter gave up: only reading its view tells.
   private func viewFault() throws(StrobeError) -> String? {
+    guard usesFilters else { return nil }
     for (index, disk) in disks.enumerated() where disk.disk.size >= ExportProbe.size {
-      let code = try ExportProbe.read(names.name(.export, index), at: folder.socket)
+      let code = try ExportProbe.read(names.name(.sentinel, index), at: folder.socket)
       if code != 0 {
         return "the scratch space in \(request.scratchFolder) ran out: "
           + "disk \(disk.name) can't be read as it was any more"

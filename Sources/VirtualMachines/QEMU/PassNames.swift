@@ -14,13 +14,12 @@ package struct PassNames: Sendable, Equatable {
   package let owner: ProcessMark
 
   package enum Kind: String {
-    /// Where a filter puts what a guest overwrites.
-    case scratch = "t"
     case filter = "c"
-    /// What is read: the filter's view of the instant.
-    case access = "s"
-    /// What is read: an image over the disk, filled by a job.
+    /// The image that a filter or a job fills.
     case overlay = "o"
+    /// The filter's own view of the instant, and the export that tells whether it gave up.
+    case access = "s"
+    case sentinel = "p"
     case job = "j"
     case export = "e"
   }

@@ -6,14 +6,18 @@ struct QEMUFeatures {
   let minor: Int
   let micro: Int
   let commands: Set<String>
+  /// Whether a filter's own view can be read at any place and length; see `FilterCut.swift`.
+  let hasSoundViews: Bool
 
-  init(reading monitor: QMPConnection) throws(StrobeError) {
+  /// - Parameter trustsViews: for tests: whether the views of an old version are read, too.
+  init(reading monitor: QMPConnection, trustsViews: Bool) throws(StrobeError) {
     let version = try monitor.execute("query-version")["qemu"]
     major = version?["major"]?.integer ?? 0
     minor = version?["minor"]?.integer ?? 0
     micro = version?["micro"]?.integer ?? 0
     let listed = try monitor.execute("query-commands").elements ?? []
     commands = Set(listed.compactMap { $0["name"]?.text })
+    hasSoundViews = trustsViews || major >= 8
   }
 
   var version: String { "\(major).\(minor).\(micro)" }
@@ -35,7 +39,9 @@ struct QEMUFeatures {
     isAtLeast(10, 1) || isAtLeast(7, 1) && commands.contains("x-debug-query-block-graph")
   }
 
-  var canReopen: Bool { hasFilters && commands.contains("blockdev-reopen") }
+  var canReopen: Bool {
+    hasFilters && hasSoundViews && commands.contains("blockdev-reopen")
+  }
 
   /// Exporting a disk that is served by an iothread ends these with a failed assertion, which nothing prevents.
   var abortsOnIOThreads: Bool { !isAtLeast(9, 0) }

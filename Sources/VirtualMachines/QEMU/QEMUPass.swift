@@ -3,7 +3,7 @@ import Platform
 /// One pass over disks of a guest of QEMU.
 ///
 /// ```
-///   begin   scratch images, filters (not yet in the disks' way), the NBD server
+///   begin   overlays, filters (not yet in the disks' way), the NBD server
 ///   cut     the new bitmaps start, the parent's stop; filters or jobs get into the disks' way
 ///   open    what shows the instant, exported with the parent's bitmaps
 ///   close   TakeDown
@@ -58,6 +58,7 @@ final class QEMUPass: GuestPass {
 
   var way: String { selected.name }
   var needsPause: Bool { selected == .filter && disks.count > 1 }
+  var usesFilters: Bool { selected == .filter || selected == .reopen }
   var monitor: QMPConnection { machine.monitor }
 
   /// The bitmaps that count from the parent and from this point.
@@ -102,9 +103,8 @@ final class QEMUPass: GuestPass {
     for (index, disk) in disks.enumerated() {
       try request.stop.check()
       switch selected {
-      case .reopen: try addFilter(index, disk, above: disk.reopened ?? disk.attached)
-      case .filter: try addFilter(index, disk, above: disk.attached)
-      case .job: try addOverlay(index, disk)
+      case .reopen, .filter: try addFilter(index, disk)
+      case .job: try addOverlay(index, disk, over: disk.attached)
       }
     }
     if selected == .job(yields: false) {
@@ -145,7 +145,7 @@ final class QEMUPass: GuestPass {
 
   func open() throws(StrobeError) -> [GuestExport] {
     precondition(isCut)
-    if selected != .job(yields: false) && selected != .job(yields: true) { try addViews() }
+    if usesFilters { try addViews() }
     if selected == .reopen || !needsPause && selected == .filter { try stopParentBitmaps() }
     var exports: [GuestExport] = []
     for (index, disk) in disks.enumerated() {
@@ -164,11 +164,10 @@ final class QEMUPass: GuestPass {
   private func addExport(_ index: Int, _ disk: QEMUDisk, with bitmap: String?)
     throws(StrobeError)
   {
-    let isJob = selected.name == "backup-job"
     let name = names.name(.export, index)
     var arguments: [String: JSONValue] = [
       "type": "nbd", "id": .string(name), "name": .string(name), "writable": false,
-      "node-name": .string(names.name(isJob ? .overlay : .access, index)),
+      "node-name": .string(names.name(selected == .reopen ? .access : .overlay, index)),
     ]
     if let bitmap {
       // Before QEMU 7.1 the name alone, which QEMU looks for in what lies behind the overlay.

@@ -5,11 +5,6 @@ package import Platform
 
 /// Writes images that QEMU fills.
 package enum ScratchImage {
-  /// An empty raw image: a filter remembers itself which parts hold anything.
-  package static func makeRaw(_ file: borrowing FileDescriptor, size: Int) throws(StrobeError) {
-    try file.truncate(to: size)
-  }
-
   private static let clusterBits = 16
   private static let clusterSize = 1 << clusterBits
 

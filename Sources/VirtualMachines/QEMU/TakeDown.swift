@@ -28,7 +28,7 @@ struct TakeDown {
     try endExports(graph)
     let hadJobs = try endJobs(graph)
     try restoreDisks()
-    try deleteNodes([.filter, .overlay, .scratch])
+    try deleteNodes([.filter, .overlay])
     if hadJobs { try letGoOn() }
   }
 

@@ -52,7 +52,8 @@ struct WayChoice {
         + "\(request.scratchFolder) has \(free >> 20) MiB free, "
         + "and the disks could need \(worst >> 20) MiB",
       advice: (canFilter ? "allow that the guest is paused for some milliseconds, " : "")
-        + "give each disk a raw node of its own name above its image, "
+        + (features.hasSoundViews
+          ? "give each disk a raw node of its own name above its image, " : "")
         + "or name a larger scratch folder")
   }
 
