@@ -34,7 +34,8 @@ def qcow2(bench):
 
     strobe, packed, plain = bench.alternate(
         first, lambda: convert(image, "qcow2", *compressed), lambda: convert(image, "raw"))
-    bench.report.add("first snapshot of a qcow2", strobe, "qemu-img convert -c (zstd)", packed, packed.wall / strobe.wall)
+    bench.report.add("first snapshot of a qcow2", strobe, "qemu-img convert -c (zstd)", packed,
+                     packed.wall / strobe.wall)
     bench.report.add("first snapshot of a qcow2", strobe, "qemu-img convert -O raw", plain, plain.wall / strobe.wall)
     again = lambda: bench.strobe(kept[-1], "snapshot", "image", "--quiet")
     strobe, plain = bench.alternate(again, lambda: convert(image, "raw"))
@@ -96,7 +97,7 @@ def over_nbd(bench):
 
 def measure(bench, sources, repositories):
     def pass_over(name, *words):
-        cost = bench.strobe(repositories[name], "snapshot", "nbd", *words, "--json", "--quiet")
+        cost = bench.strobe(repositories[name], "snapshot", "nbd", *words, "--idle", "disk", "--json", "--quiet")
         cost.read = json.loads(cost.output)["disks"][0]["readBytes"]
         return cost
 

@@ -30,7 +30,8 @@ struct FreezeChoiceTests {
     try rig.strobe.run(disk + [rig.shop.folder.path]).expect(2, says: "is not a mount point")
     try rig.strobe.run(disk + ["/nonexistent"]).expect(2, says: "is not a mount point")
     try rig.strobe.run(disk + ["/dev/shm"]).expect(2, says: "there is nothing to freeze")
-    try rig.strobe.run(disk + ["relative"]).expect(2, says: "neither auto, none nor a mount point")
+    try rig.strobe.run(disk + ["relative"]).expect(
+      2, says: "neither auto, none, guest nor a mount point")
     try rig.strobe.run(disk + [system.mountPoint, "--freeze", "none"])
       .expect(2, says: "can't be given together")
     try rig.strobe.run(disk + ["auto", "--freeze", "auto"]).expect(2)

@@ -26,8 +26,8 @@ class Session:
     """A session libvirtd. The folder's name has to be short: a socket's path has 107 bytes at most.
 
     Attributes:
-        environment: what its clients need to find it.
-        uri: the same for clients that take one.
+        environment, uri: for clients that run as its user.
+        socket_uri: for those that run as root.
     """
 
     def __init__(self, place):
@@ -41,6 +41,7 @@ class Session:
             # No client is to start a second daemon.
             "LIBVIRT_AUTOSTART": "0"}
         self.uri = "qemu:///session"
+        self.socket_uri = f"qemu+unix:///session?socket={self.folder}/run/libvirt/libvirt-sock"
         for name in ("run", "config", "cache"):
             place.make("libvirt", name)
         self.own(self.folder)

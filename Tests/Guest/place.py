@@ -12,6 +12,7 @@ sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from rig import Failure, die_with_parent, run  # noqa: E402
 
 SHARED_MEMORY = "/dev/shm"
+ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -27,7 +28,7 @@ class Place:
         os.chmod(self.folder, mode)
         self.undoing = []
         atexit.register(self.clean)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in ENDINGS:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
     def path(self, *names):
@@ -56,16 +57,15 @@ class Place:
         """May be called again."""
         if not os.path.isdir(self.folder):
             return
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
         while self.undoing:
             try:
                 self.undoing.pop()()
             except (Failure, OSError, subprocess.SubprocessError) as error:
                 print(f"cleaning up: {error}", file=sys.stderr)
         shutil.rmtree(self.folder, ignore_errors=True)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        for number, action in before.items():
+            signal.signal(number, action)
 
 
 def end(process):

@@ -90,7 +90,9 @@ class Machine:
 
     @property
     def way(self):
-        if all(disk.has_raw_node for disk in self.guest.disks):
+        # QEMU before 8.0 shows the past wrongly that way.
+        version = self.guest.monitor.call("query-version")["qemu"]["major"]
+        if version >= 8 and all(disk.has_raw_node for disk in self.guest.disks):
             return "reopen"
         return "copy-before-write" if self.may_pause else "backup-job"
 

@@ -216,8 +216,8 @@ def torture(values, place, generator):
     rounds.last()
     times.sort()
     print(f"{values.rounds} rounds, {ways}, {increments} increments: the first disk ahead by {ahead}; a snapshot "
-          f"took {statistics.median(times) * 1000:.0f} ms (median), {times[len(times) * 9 // 10] * 1000:.0f} ms (nine tenths), "
-          f"{times[-1] * 1000:.0f} ms (longest); {rounds.written()} numbers were written", flush=True)
+          f"took {statistics.median(times) * 1000:.0f} ms (median), "
+          f"{times[len(times) * 9 // 10] * 1000:.0f} ms (nine tenths), {times[-1] * 1000:.0f} ms (longest); {rounds.written()} numbers were written", flush=True)
     if increments < values.rounds - 1:
         raise Failure(f"only {increments} of {values.rounds} points were increments")
 

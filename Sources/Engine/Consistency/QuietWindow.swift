@@ -147,7 +147,9 @@ final class QuietWindow {
         postThaw: hookRun.postThaw(after: context.options.maxFreezeMilliseconds),
         options)
     } catch {
-      let mayGoOn = context.options.freezing == .automatic && !context.options.hooks.areThere
+      let mayGoOn =
+        context.options.freezing == .automatic && !context.options.hooks.areThere
+        && guests.allSatisfy(\.isAgent)
       guard mayGoOn, error.errno == EACCES || error.errno == EPERM else { throw error }
       weaknesses.append("nothing was frozen: \(error.message)")
       return nil

@@ -22,7 +22,13 @@ package import Platform
 ///   without it says that nothing was frozen, and a whole one whose lock is free is what an outage of
 ///   engine and guardian together left.
 package final class FreezeRecord: Sendable {
-  package static let defaultFolder = "/run/strobe/frozen"
+  /// Where root leaves them; another user, who can hold guests only, has a runtime directory of its own.
+  package static let defaultFolder: String = {
+    guard geteuid() != 0, let own = unsafe getenv("XDG_RUNTIME_DIR") else {
+      return "/run/strobe/frozen"
+    }
+    return unsafe String(cString: own) + "/strobe/frozen"
+  }()
 
   let path: String
   let file: FileDescriptor

@@ -77,7 +77,6 @@ extension FreezeSession {
       let why =
         switch code {
         case GuardianMessage.stillPending, ETIMEDOUT: "\(who) does not answer"
-        case ENOENT: "nobody listens there any more"
         case ENOTSUP: "\(who) knows no thaw"
         default: "\(who): \(errorText(code))"
         }

@@ -68,7 +68,8 @@ final class AgentHold: Hold, @unchecked Sendable {
       } catch {
         guard error.reason == .notFound else { continue }
         let start = absence ?? monotonicMilliseconds()
-        if monotonicMilliseconds() - start > Self.absenceMilliseconds { return ENOENT }
+        // QEMU itself listens, or what speaks for it: without it there is no guest.
+        if monotonicMilliseconds() - start > Self.absenceMilliseconds { return EINVAL }
         absence = start
       }
     }

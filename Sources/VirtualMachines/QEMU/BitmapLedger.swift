@@ -71,6 +71,11 @@ struct BitmapLedger {
     if bitmap.isInconsistent {
       return "QEMU was killed while it recorded the changes since the parent"
     }
+    // One that we didn't make may have been begun later than it says.
+    guard bitmap.granularity == Self.granularity else {
+      return "somebody else made QEMU's record of the changes since the parent: its blocks have "
+        + "\(bitmap.granularity) bytes"
+    }
     return bitmap.isRecording ? nil : "QEMU stopped recording the changes since the parent"
   }
 

@@ -93,11 +93,6 @@ final class QEMUPass: GuestPass {
       let ledger = machine.ledger(request)
       for disk in disks {
         doubts[disk.name] = ledger.doubt(of: parentBitmap, on: disk.node, graph)
-        let bitmap = ledger.bitmaps(of: disk.node, graph).first { $0.name == parentBitmap }
-        if let bitmap, bitmap.granularity != BitmapLedger.granularity {
-          warnings.append(
-            "disk \(disk.name): the record of changes has blocks of \(bitmap.granularity) bytes")
-        }
       }
     }
     for (index, disk) in disks.enumerated() {
