@@ -32,7 +32,7 @@ from place import Place, guest_cache
 PARTS = ("points", "host", "kills", "troubles")
 # The guests of a small run, by part, and its troubles.
 SMALL = {"points": ["raw", "qcow2"], "kills": ["file"], "troubles": ["qcow2"]}
-SMALL_TROUBLES = ["runs_out", "removed"]
+SMALL_TROUBLES = ["too_small", "removed"]
 
 
 def arguments():

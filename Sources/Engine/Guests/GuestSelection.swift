@@ -8,15 +8,24 @@ enum GuestSelection {
   static func memory(_ known: GuestRecord?, _ options: SnapshotOptions) -> GuestRecord {
     var memory = known ?? GuestRecord()
     let guest = options.guest
-    if let agent = guest.agent { memory.agent = absolutePath(agent) }
-    if let monitor = guest.pauseMonitor { memory.pauseMonitor = absolutePath(monitor) }
-    if let scratch = guest.scratch { memory.scratch = absolutePath(scratch) }
+    if let agent = guest.agent { memory.agent = place(agent) }
+    if let monitor = guest.pauseMonitor { memory.pauseMonitor = place(monitor) }
+    if let scratch = guest.scratch { memory.scratch = place(scratch) }
     if guest.hooksBringRest { memory.hooksBringRest = true }
-    if !guest.excludedDisks.isEmpty { memory.excludedDisks = guest.excludedDisks }
+    if !guest.excludedDisks.isEmpty {
+      memory.excludedDisks = guest.excludedDisks == [forgotten] ? nil : guest.excludedDisks
+    }
     if case .libvirt = guest.hypervisor { memory.agent = nil }
     // A guest is either read through its hypervisor or stopped for its host's disks to be read.
     if guest.hypervisor != nil { memory.pauseMonitor = nil }
     return memory
+  }
+
+  /// What makes a collection forget what it was told before.
+  private static let forgotten = "none"
+
+  private static func place(_ path: String) -> String? {
+    path == forgotten ? nil : absolutePath(path)
   }
 
   /// - Returns: nil when the disks are this host's.
@@ -32,7 +41,7 @@ enum GuestSelection {
         .usage, "file systems of this host are not frozen for a guest's disks",
         advice: "the guest's own are, with --guest-agent SOCKET")
     }
-    let kept = remembered.map(\.name).filter { !options.guest.excludedDisks.contains($0) }
+    let kept = remembered.map(\.name).filter { !(memory.excludedDisks ?? []).contains($0) }
     return try GuestSession(
       locator, remembered: kept, excluded: memory.excludedDisks ?? [], stop: stop)
   }

@@ -67,7 +67,8 @@ extension SnapshotOptions {
     case none
   }
 
-  /// A guest whose disks are taken, or that is held still while disks of this host are taken.
+  /// A guest whose disks are taken, or that is held still while disks of this host are taken. What is said of it is
+  /// remembered; `none` as a path, or as the only excluded disk, makes the collection forget it.
   public struct Guest: Sendable, Equatable {
     public enum Hypervisor: Sendable, Equatable {
       /// The UNIX socket of QEMU's monitor (QMP), which takes one client at a time.

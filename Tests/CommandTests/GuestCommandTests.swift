@@ -1,0 +1,141 @@
+import Glibc
+import Platform
+import TestSupport
+import Testing
+
+@Suite(
+  "Guests of QEMU, as a user meets them",
+  .enabled(if: QEMUGuest.isPossible, "needs qemu-system-x86 and qemu-utils"))
+struct GuestCommandTests {
+  private func images(_ shop: Workshop, _ names: String...) throws -> [(
+    id: String, format: String, image: String
+  )] {
+    try names.map { name in
+      let path = shop.file("\(name).qcow2")
+      try Shell.run("qemu-img", "create", "-q", "-f", "qcow2", path, "8M")
+      return (name, "qcow2", path)
+    }
+  }
+
+  private func expectRestored(_ shop: Workshop, _ image: String, _ disk: String) throws {
+    let copy = shop.file("restored-" + hexadecimal(randomBytes(4)))
+    try shop.strobe("restore", "vm@latest", "--disk", "\(disk)=\(copy)").expect(0)
+    let result = try Shell.capture(
+      ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", copy, image, "-U"])
+    #expect(result.status == 0, "\(result.output)\(result.errors)")
+  }
+
+  @Test(
+    "A guest is found by its monitor, remembered, read by its bitmaps, and goes on as an image when it is off"
+  )
+  func life() throws {
+    let shop = try Workshop(seed: 70)
+    let disks = try images(shop, "os", "data")
+    let guest = try QEMUGuest(shop, disks)
+    try guest.write("os", pattern: 7, at: 1 << 20, count: 300_000)
+    let first = try shop.strobe("snapshot", "vm", "--qmp", guest.monitor, "--json").expect(0).json()
+    #expect(first["consistency"].text == "CrashConsistent")
+    #expect(first["machine"]["hypervisor"].text?.hasPrefix("QEMU ") == true)
+    #expect(Set(first["disks"].list.compactMap { $0["name"].text }) == ["os", "data"])
+    try guest.write("os", pattern: 8, at: 3 << 20, count: 4096)
+    let second = try shop.strobe("snapshot", "vm", "--json").expect(0).json()
+    for disk in second["disks"].list {
+      #expect(disk["changeSource"].text == "qemu-bitmap", "\(disk["scanReason"].text ?? "")")
+      #expect(disk["changedChunks"].number == (disk["name"].text == "os" ? 1 : 0))
+    }
+    try expectRestored(shop, disks[0].image, "os")
+    try shop.strobe("show", "vm@latest").expect(0).prints(
+      "Guest", "copy-before-write", "qemu-bitmap")
+    try shop.strobe("show", "vm@latest", "--config").expect(1, says: "no definition of a guest")
+    // The image that the guest holds can't be taken or restored to beside it.
+    try shop.strobe("snapshot", "other", "--disk", "os=qcow2:\(disks[0].image)")
+      .expect(1, says: "held by a running guest")
+    try shop.strobe("restore", "vm@latest", "--disk", "os=qcow2:\(disks[0].image)", "--overwrite")
+      .expect(1, says: "in use")
+    guest.end()
+    try shop.strobe("snapshot", "vm").expect(1, says: "nobody listens")
+    // Off: the same chain, by content.
+    let off = try shop.strobe(
+      "snapshot", "vm", "--json", "--disk", "os=qcow2:\(disks[0].image)", "--disk",
+      "data=qcow2:\(disks[1].image)"
+    ).expect(0).json()
+    for disk in off["disks"].list {
+      #expect(disk["newChainReason"].text == nil && disk["changedChunks"].number == 0)
+    }
+    let again = try QEMUGuest(shop, disks)
+    let on = try shop.strobe("snapshot", "vm", "--qmp", again.monitor, "--json").expect(0).json()
+    for disk in on["disks"].list {
+      #expect(disk["changeSource"].text == "scan" && disk["changedChunks"].number == 0)
+    }
+    try expectRestored(shop, disks[0].image, "os")
+  }
+
+  @Test(
+    "Disks that come and go are followed; one that is excluded stays so until it is told otherwise")
+  func disks() throws {
+    let shop = try Workshop(seed: 71)
+    let disks = try images(shop, "os", "data", "swap")
+    func names(_ result: Shell.Result) throws -> Set<String> {
+      Set(try result.json()["disks"].list.compactMap { $0["name"].text })
+    }
+    let guest = try QEMUGuest(shop, disks)
+    let words = ["snapshot", "vm", "--json"]
+    #expect(
+      try names(shop.strobe.run(words + ["--qmp", guest.monitor, "--exclude-disk", "swap"]))
+        == ["os", "data"])
+    #expect(try names(shop.strobe.run(words)) == ["os", "data"])
+    #expect(
+      try names(shop.strobe.run(words + ["--exclude-disk", "none"])) == ["os", "data", "swap"])
+    try shop.strobe.run(words + ["--exclude-disk", "so"]).expect(1, says: "no disk 'so'")
+    guest.end()
+    let smaller = try QEMUGuest(shop, Array(disks.prefix(1)))
+    let result = try shop.strobe.run(words + ["--qmp", smaller.monitor])
+    #expect(result.status == 0)
+    #expect(try names(result) == ["os"])
+    #expect(result.errors.contains("no disk data any more"), "\(result.errors)")
+  }
+
+  @Test(
+    "What makes no sense is refused with what does",
+    arguments: [
+      (["--qmp", "GUEST", "--disk", "os=/x"], 2, "found, not named"),
+      (["--qmp", "GUEST", "--libvirt", "vm"], 2, "two ways"),
+      (["--qmp", "GUEST", "--freeze", "guest"], 2, "--guest-agent SOCKET"),
+      (["--qmp", "GUEST", "--freeze", "/"], 2, "--guest-agent SOCKET"),
+      (["--qmp", "GUEST", "--guest-pause", "/x"], 2, "--pause"),
+      (["--qmp", "GUEST", "--pause", "often"], 2, "auto, never"),
+      (["--qmp", "/nonexistent/socket"], 1, "there is no socket"),
+      (["--qmp", "FOLDER"], 1, "FOLDER"),
+      (["--libvirt", "vm", "--guest-agent", "/x"], 2, "leave --guest-agent out"),
+      (["--libvirt", "vm", "--connect", "test:///default"], 1, "libvirt of this machine's QEMU"),
+    ] as [([String], Int32, String)])
+  func refused(words: [String], status: Int32, says: String) throws {
+    let shop = try Workshop(seed: 72)
+    let guest = try QEMUGuest(shop, images(shop, "os"))
+    let filled = words.map {
+      $0.replacing("GUEST", with: guest.monitor).replacing("FOLDER", with: shop.folder.path)
+    }
+    try shop.strobe.run(["snapshot", "vm"] + filled)
+      .expect(status, says: says.replacing("FOLDER", with: shop.folder.path))
+    try guest.ask(#"{"execute":"query-status"}"#)
+  }
+
+  @Test("A monitor that somebody else holds is busy, and the guest unharmed")
+  func held() throws {
+    let shop = try Workshop(seed: 73)
+    let guest = try QEMUGuest(shop, images(shop, "os"))
+    let other = try RunningProcess(
+      [
+        "python3", "-c",
+        "import socket,sys,time;s=socket.socket(socket.AF_UNIX);s.connect(sys.argv[1]);s.recv(1);print(1,flush=True);time.sleep(60)",
+        guest.monitor,
+      ],
+      environment: [:], output: shop.file("other"))
+    try waitUntil("the other is connected") { (readText(shop.file("other.out")) ?? "") != "" }
+    try shop.strobe("snapshot", "vm", "--qmp", guest.monitor).expect(
+      1, says: "another client holds it")
+    other.signal(SIGKILL)
+    other.wait()
+    try shop.strobe("snapshot", "vm", "--qmp", guest.monitor).expect(0)
+  }
+}

@@ -1,0 +1,68 @@
+import Glibc
+import Platform
+import TestSupport
+
+/// A guest of QEMU without an operating system: its firmware looks for one for ever. Ended with the test.
+final class QEMUGuest {
+  static let isPossible = Machine.has("qemu-system-x86_64", "qemu-img", "qemu-io")
+
+  /// For Strobe, and for the test.
+  let monitor: String
+  private let own: String
+  private let process: RunningProcess
+
+  /// - Parameter disks: the ids of the devices, and their images.
+  init(_ shop: Workshop, _ disks: [(id: String, format: String, image: String)]) throws {
+    let name = hexadecimal(randomBytes(3))
+    (monitor, own) = (shop.file("\(name).qmp"), shop.file("\(name).own"))
+    var words = [
+      "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults",
+      "-display",
+      "none", "-no-user-config", "-qmp", "unix:\(monitor),server=on,wait=off", "-qmp",
+      "unix:\(own),server=on,wait=off",
+    ]
+    for disk in disks {
+      words += [
+        "-blockdev",
+        "driver=\(disk.format),node-name=node-\(disk.id),file.driver=file,file.filename=\(disk.image)",
+        "-device", "virtio-blk-pci,drive=node-\(disk.id),id=\(disk.id)",
+      ]
+    }
+    process = try RunningProcess(words, environment: [:], output: shop.file("qemu-\(name)"))
+    for path in [monitor, own] {
+      for _ in 0..<4000 where unsafe access(path, F_OK) != 0 { usleep(5000) }
+    }
+  }
+
+  /// Writes as the guest would: through the node that its device has.
+  func write(_ id: String, pattern: Int, at offset: Int, count: Int) throws {
+    let command =
+      "qemu-io -d /machine/peripheral/\(id)/virtio-backend \\\"write -P \(pattern) \(offset) \(count)\\\""
+    try ask(
+      #"{"execute":"human-monitor-command","arguments":{"command-line":"\#(command)"}}"#)
+  }
+
+  /// Sends one command over the test's own monitor and waits for the answer.
+  @discardableResult
+  func ask(_ command: String) throws -> String {
+    let script = """
+      import json, socket, sys
+      s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1]); f = s.makefile("rw")
+      f.readline()
+      for line in ('{"execute":"qmp_capabilities"}', sys.argv[2]):
+          f.write(line + "\\n"); f.flush()
+          answer = json.loads(f.readline())
+          while "event" in answer: answer = json.loads(f.readline())
+      print(json.dumps(answer))
+      if "error" in answer or "rror" in str(answer["return"])[:200]: sys.exit(1)
+      """
+    return try Shell.run("python3", "-c", script, own, command)
+  }
+
+  func end() {
+    process.signal(SIGKILL)
+    process.wait()
+  }
+
+  deinit { end() }
+}
