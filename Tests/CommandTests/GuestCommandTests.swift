@@ -70,6 +70,28 @@ struct GuestCommandTests {
     try expectRestored(shop, disks[0].image, "os")
   }
 
+  @Test("A record of changes that misses a write is found out, and isn't believed again")
+  func lie() throws {
+    let shop = try Workshop(seed: 74)
+    let image = try shop.image("os.raw", 8 << 20)
+    let guest = try QEMUGuest(shop, [("os", "raw", image)])
+    try shop.strobe("snapshot", "vm", "--qmp", guest.monitor).expect(0)
+    // Past QEMU, which keeps nothing of the file in its memory.
+    try shop.write(shop.bytes(8 << 20), to: image)
+    let found = try shop.strobe("snapshot", "vm", "--json")
+    #expect(found.status == 0)
+    #expect(found.errors.contains("missed a write at byte"), "\(found.errors)")
+    let disk = try found.json()["disks"][0]
+    #expect(disk["changeSource"].text == "scan" && disk["changedChunks"].number == 128)
+    let copy = shop.file("copy.raw")
+    try shop.strobe("restore", "vm@latest", "--disk", "os=\(copy)").expect(0)
+    expectSame(copy, image)
+    let next = try shop.strobe("snapshot", "vm", "--json").expect(0).json()["disks"][0]
+    #expect(next["changeSource"].text == "scan", "\(next["scanReason"].text ?? "")")
+    let last = try shop.strobe("snapshot", "vm", "--json").expect(0).json()["disks"][0]
+    #expect(last["changeSource"].text == "qemu-bitmap")
+  }
+
   @Test(
     "Disks that come and go are followed; one that is excluded stays so until it is told otherwise")
   func disks() throws {
