@@ -92,6 +92,29 @@ struct GuestCommandTests {
     #expect(last["changeSource"].text == "qemu-bitmap")
   }
 
+  @Test("An image that was shrunk and grown again while the guest was off is read whole")
+  func shrunk() throws {
+    let shop = try Workshop(seed: 75)
+    let image = shop.file("os.qcow2")
+    let raw = try shop.image("os.raw", 8 << 20)
+    try Shell.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image)
+    let guest = try QEMUGuest(shop, [("os", "qcow2", image)])
+    try shop.strobe("snapshot", "vm", "--qmp", guest.monitor).expect(0)
+    // In good order, so that the bitmap is stored in the image.
+    try guest.ask(#"{"execute":"quit"}"#)
+    guest.end()
+    let bitmaps = try Shell.run("qemu-img", "info", image)
+    #expect(bitmaps.contains("granularity: 65536"), "\(bitmaps)")
+    try Shell.run("qemu-img", "resize", "-q", "-f", "qcow2", "--shrink", image, "5M")
+    try Shell.run("qemu-img", "resize", "-q", "-f", "qcow2", image, "8M")
+    let again = try QEMUGuest(shop, [("os", "qcow2", image)])
+    let result = try shop.strobe("snapshot", "vm", "--qmp", again.monitor, "--json")
+    #expect(result.status == 0)
+    #expect(result.errors.contains("shrunk and grown"), "\(result.errors)")
+    #expect(try result.json()["disks"][0]["clearedChunks"].number == 48)
+    try expectRestored(shop, image, "os")
+  }
+
   @Test(
     "Disks that come and go are followed; one that is excluded stays so until it is told otherwise")
   func disks() throws {

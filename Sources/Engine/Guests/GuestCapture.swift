@@ -116,6 +116,13 @@ final class GuestCapture {
       let first = min(old, disk.geometry.diskSize) / disk.geometry.chunkSize
       chunks.insert(min(first, disk.geometry.chunkCount)..<disk.geometry.chunkCount)
     }
+    if let offset = HoleCheck(disk.capture, source, stop: settings.stop).contradiction(of: chunks) {
+      disk.scanReason =
+        "it reads as zeros at byte \(offset), where the parent has content and its hypervisor recorded no write: "
+        + "it was shrunk and grown again, or changed past the hypervisor"
+      outcome.warnings.append("disk \(disk.name): \(disk.scanReason ?? ""); the whole disk is read")
+      return nil
+    }
     let audit = TrackerAudit(disk: nil, source: source, capture: disk.capture)
     guard let position = try audit.findLie(besides: chunks, stop: settings.stop) else {
       return chunks

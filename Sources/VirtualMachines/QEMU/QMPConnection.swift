@@ -95,7 +95,11 @@ package final class QMPConnection {
 
   /// Collects the events that have come, without waiting.
   package func collectEvents() throws(StrobeError) {
-    while try receive(until: monotonicMilliseconds(), "events") != nil {}
+    // Who sends events without end is left to it.
+    let limit = monotonicMilliseconds() + 1000
+    while monotonicMilliseconds() < limit,
+      try receive(until: monotonicMilliseconds(), "events") != nil
+    {}
   }
 
   /// Takes the first event that matches, waiting for it.

@@ -43,33 +43,15 @@ package final class LineSocket {
   package var number: Int32 { descriptor }
 
   private static func connect(_ path: String, _ milliseconds: Int) throws(StrobeError) -> Int32 {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    let bytes = Array(path.utf8)
-    let room = MemoryLayout.size(ofValue: address.sun_path)
-    guard !bytes.isEmpty, bytes.count < room, !bytes.contains(0) else {
-      throw StrobeError(
-        .usage, "the path of socket \(path) has \(bytes.count) bytes, more than \(room - 1)",
-        advice: "name it by a shorter path, such as a symbolic link")
-    }
-    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
-    let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
-    let number = try systemCall("socket", path) { socket(AF_UNIX, type, 0) }
+    let file = try UnixSocket.make(path)
+    // A full backlog makes connect(2) wait: for as long as a send may.
+    setLimit(file.number, milliseconds)
     do throws(StrobeError) {
-      // A full backlog makes connect(2) wait: for as long as a send may.
-      setLimit(number, milliseconds)
-      try systemCall("connect", path) {
-        unsafe withUnsafePointer(to: &address) {
-          unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            unsafe Glibc.connect(number, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-          }
-        }
-      }
-      return number
+      try UnixSocket.connect(file.number, to: path)
     } catch {
-      close(number)
       throw explained(error, path)
     }
+    return try systemCall("fcntl", path) { fcntl(file.number, F_DUPFD_CLOEXEC, 3) }
   }
 
   private static func explained(_ error: StrobeError, _ path: String) -> StrobeError {
@@ -116,6 +98,9 @@ package final class LineSocket {
   package func line(until deadline: Int, stop: CancellationFlag? = nil) throws(StrobeError)
     -> [UInt8]?
   {
+    // Also when lines are there: who sends them without end must not hold anybody up.
+    guard monotonicMilliseconds() <= deadline else { return nil }
+    try stop?.check()
     while true {
       if let end = buffer[searched...].firstIndex(of: UInt8(ascii: "\n")) {
         let line = Array(buffer[..<end])

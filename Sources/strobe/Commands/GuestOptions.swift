@@ -11,7 +11,8 @@ enum GuestOptions {
   private static let connect = Option(
     "connect", value: "URI", default: "qemu:///system", help: "Of --libvirt")
   private static let exclude = RepeatedOption(
-    "exclude-disk", value: "NAME", help: "Leave a disk of the guest out; remembered (none: forgotten)")
+    "exclude-disk", value: "NAME",
+    help: "Leave a disk of the guest out; remembered (none: forgotten)")
   private static let agent = Option(
     "guest-agent", value: "SOCKET",
     help:
