@@ -116,6 +116,30 @@ struct GuestCommandTests {
   }
 
   @Test(
+    "A cut that fails leaves the guest alive, and two devices over one image are refused before it")
+  func failedCut() throws {
+    let shop = try Workshop(seed: 76)
+    let guest = try QEMUGuest(shop, images(shop, "os", "data"))
+    let first = try shop.strobe("snapshot", "vm", "--qmp", guest.monitor, "--json").expect(0).json()
+    #expect(first["machine"]["way"].text == "copy-before-write")
+    try guest.ask(
+      #"{"execute":"device_add","arguments":{"driver":"usb-storage","drive":"node-os","id":"twin"}}"#,
+      mayFail: true)
+    // A node that is in somebody else's hands can't be given to the filter.
+    try guest.ask(
+      #"{"execute":"blockdev-add","arguments":{"driver":"null-co","node-name":"target","size":8388608}}"#
+    )
+    try guest.ask(
+      #"{"execute":"blockdev-backup","arguments":{"job-id":"foreign","device":"node-data","target":"target","sync":"none"}}"#
+    )
+    _ = try shop.strobe("snapshot", "vm")
+    try guest.ask(#"{"execute":"job-cancel","arguments":{"id":"foreign"}}"#)
+    #expect(try guest.ask(#"{"execute":"query-status"}"#).contains("\"running\": true"))
+    let copy = try shop.strobe("snapshot", "vm", "--json")
+    #expect(copy.status == 0, "\(copy.errors)")
+  }
+
+  @Test(
     "Disks that come and go are followed; one that is excluded stays so until it is told otherwise")
   func disks() throws {
     let shop = try Workshop(seed: 71)

@@ -44,7 +44,7 @@ final class QEMUGuest {
 
   /// Sends one command over the test's own monitor and waits for the answer.
   @discardableResult
-  func ask(_ command: String) throws -> String {
+  func ask(_ command: String, mayFail: Bool = false) throws -> String {
     let script = """
       import json, socket, sys
       s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1]); f = s.makefile("rw")
@@ -56,7 +56,11 @@ final class QEMUGuest {
       print(json.dumps(answer))
       if "error" in answer or "rror" in str(answer["return"])[:200]: sys.exit(1)
       """
-    return try Shell.run("python3", "-c", script, own, command)
+    let result = try Shell.capture(["python3", "-c", script, own, command])
+    guard mayFail || result.status == 0 else {
+      throw Shell.Failure(description: "\(command): \(result.output)\(result.errors)")
+    }
+    return result.output
   }
 
   func end() {

@@ -84,6 +84,34 @@ import Platform
       "\(call) \(place): \(Self.lastError())")
   }
 
+  /// Waits for a command that was given, to its end or until it takes too long.
+  ///
+  /// - Parameter cookie: what libnbd gave for it, -1 when it didn't take it.
+  func finish(
+    _ cookie: Int64, _ call: String, at offset: Int, stop: CancellationFlag
+  ) throws(StrobeError) {
+    guard cookie > 0 else { throw failure(call, at: offset) }
+    let limit = monotonicMilliseconds() + Self.silenceMilliseconds
+    while true {
+      switch unsafe nbd_aio_command_completed(handle, UInt64(cookie)) {
+      case 1: return
+      case 0: break
+      default: throw failure(call, at: offset)
+      }
+      try stop.check()
+      guard unsafe nbd_poll(handle, 100) != -1 else { throw failure(call, at: offset) }
+      guard monotonicMilliseconds() < limit else { throw silence(call) }
+    }
+  }
+
+  /// The server took too long.
+  func silence(_ call: String) -> StrobeError {
+    StrobeError(
+      .system(errno: ETIMEDOUT, call: call, object: name),
+      "\(name) answered nothing for \(Self.silenceMilliseconds / 1000) s",
+      advice: "look at the NBD server")
+  }
+
   /// Whether commands can still be given.
   var isAlive: Bool { unsafe nbd_aio_is_ready(handle) == 1 || nbd_aio_is_processing(handle) == 1 }
 }

@@ -21,6 +21,9 @@ package final class NBDDisk: Sendable {
   private let wanted: [String]
   private let idle: Mutex<[NBDConnection]>
 
+  /// 16 PiB: more than anybody has, and nothing that is computed with it overflows.
+  private static let largestSize: Int64 = 16 << 50
+
   static let allocation = "base:allocation"
 
   /// - Parameter contexts: metadata contexts beside `base:allocation`.
@@ -33,6 +36,11 @@ package final class NBDDisk: Sendable {
     let handle = unsafe first.handle
     let bytes = unsafe nbd_get_size(handle)
     guard bytes >= 0 else { throw first.failure("size of") }
+    guard bytes <= Self.largestSize else {
+      throw StrobeError(
+        .usage, "\(first.name) says that it has \(bytes) bytes, more than any disk",
+        advice: "look at the NBD server")
+    }
     size = Int(bytes)
     isReadOnly = unsafe nbd_is_read_only(handle) != 0
     canZero = unsafe nbd_can_zero(handle) == 1

@@ -3,9 +3,11 @@ import Glibc
 package import Platform
 
 /// What the server says of a range of a disk: how many bytes, and flags that mean what the context says.
-private struct ExtentList {
+private final class ExtentList {
   let context: String
   var runs: [(length: Int, flags: UInt32)] = []
+
+  init(context: String) { self.context = context }
 }
 
 extension NBDDisk {
@@ -20,7 +22,7 @@ extension NBDDisk {
       var position = 0
       while position < size {
         try stop.check()
-        let runs = try extents(of: context, from: position, connection)
+        let runs = try extents(of: context, from: position, connection, stop)
         for run in runs where position < size {
           let end = min(position + run.length, size)
           body(position..<end, run.flags)
@@ -36,29 +38,31 @@ extension NBDDisk {
   }
 
   private func extents(
-    of context: String, from position: Int, _ connection: NBDConnection
+    of context: String, from position: Int, _ connection: NBDConnection, _ stop: CancellationFlag
   ) throws(StrobeError) -> [(length: Int, flags: UInt32)] {
-    var list = ExtentList(context: context)
+    let list = ExtentList(context: context)
     // A request has 32 bits for its length; servers like whole sectors.
     let count = min(size - position, 0xFFFF_0000)
-    let result = unsafe withUnsafeMutablePointer(to: &list) { list in
-      var callback = unsafe nbd_extent_callback()
-      unsafe callback.user_data = UnsafeMutableRawPointer(list)
-      unsafe callback.callback = { user, context, _, entries, count, _ in
-        guard let list = unsafe user?.assumingMemoryBound(to: ExtentList.self),
-          let context = unsafe context, let entries = unsafe entries,
-          unsafe String(cString: context) == list.pointee.context
-        else { return 0 }
-        for index in stride(from: 0, to: Int(count) - 1, by: 2) {
-          let run = unsafe (length: Int(entries[index]), flags: entries[index + 1])
-          if run.length > 0 { unsafe list.pointee.runs.append(run) }
-        }
-        return 0
-      }
-      return unsafe nbd_block_status(
-        connection.handle, UInt64(count), UInt64(position), callback, 0)
+    var callback = unsafe nbd_extent_callback()
+    // Until the command is over, or its connection: then libnbd lets go of it.
+    unsafe callback.user_data = Unmanaged.passRetained(list).toOpaque()
+    unsafe callback.free = { user in
+      if let user = unsafe user { unsafe Unmanaged<ExtentList>.fromOpaque(user).release() }
     }
-    guard result == 0 else { throw connection.failure("block status of", at: position) }
+    unsafe callback.callback = { user, context, _, entries, count, _ in
+      guard let user = unsafe user, let context = unsafe context, let entries = unsafe entries
+      else { return 0 }
+      let list = unsafe Unmanaged<ExtentList>.fromOpaque(user).takeUnretainedValue()
+      guard unsafe String(cString: context) == list.context else { return 0 }
+      for index in stride(from: 0, to: Int(count) - 1, by: 2) {
+        let run = unsafe (length: Int(entries[index]), flags: entries[index + 1])
+        if run.length > 0 { list.runs.append(run) }
+      }
+      return 0
+    }
+    let cookie = unsafe nbd_aio_block_status(
+      connection.handle, UInt64(count), UInt64(position), callback, nbd_completion_callback(), 0)
+    try connection.finish(cookie, "block status of", at: position, stop: stop)
     return list.runs
   }
 

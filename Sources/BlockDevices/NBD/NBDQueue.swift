@@ -66,9 +66,7 @@ final class NBDQueue: RequestQueue {
         throw connection.failure("wait for")
       }
       guard monotonicMilliseconds() < limit else {
-        throw StrobeError(
-          .system(errno: ETIMEDOUT, call: "read", object: connection.name),
-          "\(connection.name) answered nothing for \(NBDConnection.silenceMilliseconds / 1000) s")
+        throw connection.silence("wait for")
       }
     }
   }

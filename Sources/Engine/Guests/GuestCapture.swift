@@ -62,7 +62,8 @@ final class GuestCapture {
       collection: context.collection.id, point: context.id.description,
       parent: counts ? context.parent?.id : nil, disks: guest.disks.map(\.name),
       scratchFolder: context.collection.guest?.scratch ?? settings.scratchFolder,
-      mayPause: context.options.guest.mayPause, countsChanges: counts, stop: settings.stop)
+      mayPause: context.collection.guest?.neverPauses != true, countsChanges: counts,
+      stop: settings.stop)
   }
 
   private static func broken(_ failure: String) -> StrobeError {
@@ -110,12 +111,11 @@ final class GuestCapture {
       return nil
     }
     let chunks = try dirty(served, bitmap, disk.geometry)
-    // What lies beyond the end of the smaller of the two is not in the record of a disk that was resized.
-    let old = parent.chain.geometry.diskSize
-    if old != disk.geometry.diskSize {
-      let first = min(old, disk.geometry.diskSize) / disk.geometry.chunkSize
-      chunks.insert(min(first, disk.geometry.chunkCount)..<disk.geometry.chunkCount)
-    }
+    // From the last chunk of the smaller of the two on: what lies beyond is not in the record of a disk that was resized, and
+    // an image that lost less than a chunk at its end and got it back has nothing to show for it.
+    let least = min(parent.chain.geometry.diskSize, disk.geometry.diskSize)
+    let count = disk.geometry.chunkCount
+    chunks.insert(min(max(0, least - 1) / disk.geometry.chunkSize, count)..<count)
     if let offset = HoleCheck(disk.capture, source, stop: settings.stop).contradiction(of: chunks) {
       disk.scanReason =
         "it reads as zeros at byte \(offset), where the parent has content and its hypervisor recorded no write: "

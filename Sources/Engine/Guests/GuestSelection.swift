@@ -11,6 +11,7 @@ enum GuestSelection {
     if let agent = guest.agent { memory.agent = place(agent) }
     if let monitor = guest.pauseMonitor { memory.pauseMonitor = place(monitor) }
     if let scratch = guest.scratch { memory.scratch = place(scratch) }
+    if let mayPause = guest.mayPause { memory.neverPauses = mayPause ? nil : true }
     if guest.hooksBringRest { memory.hooksBringRest = true }
     if !guest.excludedDisks.isEmpty {
       memory.excludedDisks = guest.excludedDisks == [forgotten] ? nil : guest.excludedDisks

@@ -87,8 +87,9 @@ extension SnapshotOptions {
     public var hooksBringRest = false
     /// The monitor of a guest whose disks are taken on this host, and that is stopped for the cut.
     public var pauseMonitor: String?
-    /// Whether a guest's processors may be stopped for the milliseconds of the cut where that is the safer way.
-    public var mayPause = true
+    /// Whether a guest's processors may be stopped for the milliseconds of the cut where that is the safer way; nil: as
+    /// the collection remembers, or else yes.
+    public var mayPause: Bool?
     /// Names of disks that are left out.
     public var excludedDisks: [String] = []
     /// A directory for scratch images, on a file system with room; nil: in the repository.

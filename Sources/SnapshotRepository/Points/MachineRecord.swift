@@ -35,6 +35,8 @@ package struct GuestRecord: Codable, Sendable, Equatable {
   package var excludedDisks: [String]?
   /// Whether the agent's hooks bring applications to rest.
   package var hooksBringRest: Bool?
+  /// Whether its processors are never stopped.
+  package var neverPauses: Bool?
 
   package init() {}
 

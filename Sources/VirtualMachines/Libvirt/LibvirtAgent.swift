@@ -30,7 +30,17 @@ package struct LibvirtAgent {
   }
 
   /// - Returns: how many file systems were thawed; 0 when none was frozen.
+  /// - Throws: `notFound` when the domain is off: then nothing is frozen.
   package func thaw(seconds: Int) throws(StrobeError) -> Int {
-    try about("domain \(name)") { () throws(LibvirtError) in try domain.thaw(seconds: seconds) }
+    do throws(StrobeError) {
+      return try about("domain \(name)") { () throws(LibvirtError) in
+        try domain.thaw(seconds: seconds)
+      }
+    } catch {
+      let isOff = try about("domain \(name)") { () throws(LibvirtError) in
+        try domain.state() == .off
+      }
+      throw isOff ? StrobeError(.notFound, "domain \(name) is off") : error
+    }
   }
 }

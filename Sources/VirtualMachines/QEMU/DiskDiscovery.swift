@@ -17,6 +17,8 @@ struct DiskDiscovery {
 
   private func devices() throws(StrobeError) -> [QEMUDisk] {
     var names = UniqueNames()
+    var users: [String: Int] = [:]
+    for device in graph.devices { users[device.node, default: 0] += 1 }
     var disks: [QEMUDisk] = []
     for device in graph.devices where !device.isReadOnly {
       guard let id = device.device, let node = graph.nodes[device.node] else { continue }
@@ -28,7 +30,8 @@ struct DiskDiscovery {
       disks.append(
         QEMUDisk(
           named: name, device: path, attached: node, in: graph,
-          obstacle: try obstacle(path, kind)))
+          obstacle: users[device.node, default: 1] > 1
+            ? "several devices of the guest share it (share-rw)" : try obstacle(path, kind)))
     }
     return disks
   }

@@ -73,9 +73,14 @@ extension QEMUPass {
   }
 
   private func undoExchange() throws(StrobeError) {
-    for disk in disks {
-      guard let device = disk.device else { continue }
-      // A device that was taken away needs nothing.
+    let graph = try BlockGraph(reading: monitor)
+    for (index, disk) in disks.enumerated() {
+      // QEMU 7.2 ends with a failed assertion when a device is given the node that it has. A device that was taken away
+      // needs nothing.
+      let filter = names.name(.filter, index)
+      guard let device = disk.device, graph.devices.contains(where: { $0.node == filter }) else {
+        continue
+      }
       _ = try monitor.ask("qom-set", TakeDown.drive(of: device, disk.attached))
     }
     try giveBack()

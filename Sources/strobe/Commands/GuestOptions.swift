@@ -16,7 +16,7 @@ enum GuestOptions {
   private static let agent = Option(
     "guest-agent", value: "SOCKET",
     help:
-      "Freeze the guest's file systems for the cut, through its agent; also with --disk; remembered"
+      "Freeze the guest's file systems for the cut, through its agent; also with --disk; remembered (none: forgotten)"
   )
   private static let agentTimeout = Option(
     "agent-timeout", value: "DURATION", default: "10s",
@@ -27,19 +27,19 @@ enum GuestOptions {
       "The agent's own hooks bring the guest's applications to rest: ApplicationConsistent; remembered"
   )
   private static let pause = Option(
-    "pause", value: "HOW", default: "auto",
+    "pause", value: "HOW",
     help:
-      "auto: stop the guest's processors for the cut, some milliseconds, where that is the safer way; never"
+      "auto: stop the guest's processors for the cut, some milliseconds, where that is the safer way; never; remembered"
   )
   private static let guestPause = Option(
     "guest-pause", value: "SOCKET",
     help:
-      "With --disk: stop the guest that uses these disks for the cut, through its QMP monitor; remembered"
+      "With --disk: stop the guest that uses these disks for the cut, through its QMP monitor; remembered (none: forgotten)"
   )
   private static let scratch = Option(
     "scratch", value: "DIR",
     help:
-      "Where QEMU keeps what the guest overwrites meanwhile; in the repository unless given; remembered"
+      "Where QEMU keeps what the guest overwrites meanwhile; in the repository unless given; remembered (none: forgotten)"
   )
 
   static let all: [any OptionDeclaration] = [
@@ -63,7 +63,9 @@ enum GuestOptions {
     guest.agentMilliseconds = try OptionValues.milliseconds(
       values, agentTimeout, upTo: .seconds(600))
     guest.hooksBringRest = values[hooks]
-    guest.mayPause = try OptionValues.choice(values, pause, as: Pause.self) == .auto
+    if values[pause] != nil {
+      guest.mayPause = try OptionValues.choice(values, pause, as: Pause.self) == .auto
+    }
     guest.pauseMonitor = values[guestPause]
     guest.excludedDisks = values[exclude]
     guest.scratch = values[scratch]
