@@ -68,6 +68,9 @@ package final class DiskSource: Sendable {
         .usage, "source \(path) has \(geometry.size) bytes, which is no whole number of sectors",
         advice: "pad the image with: truncate -s %512 \(path)")
     }
+    guard geometry.size <= NBDDisk.largestSize else {
+      throw StrobeError(.usage, "source \(path) has \(geometry.size) bytes, more than any disk")
+    }
     size = geometry.size
     logicalSectorSize = geometry.logicalSectorSize
     identity = DiskIdentity(of: facts)

@@ -139,6 +139,36 @@ struct GuestCommandTests {
     #expect(copy.status == 0, "\(copy.errors)")
   }
 
+  @Test("While somebody else's job runs over a disk, the guest is left alone")
+  func foreignJob() throws {
+    let shop = try Workshop(seed: 77)
+    let guest = try QEMUGuest(shop, images(shop, "os", "data"))
+    try guest.ask(
+      #"{"execute":"blockdev-add","arguments":{"driver":"null-co","node-name":"target","size":8388608}}"#
+    )
+    // A mirror never ends by itself.
+    try guest.ask(
+      #"{"execute":"blockdev-mirror","arguments":{"job-id":"move","device":"node-data","target":"target","sync":"full","copy-mode":"write-blocking"}}"#
+    )
+    try shop.strobe("snapshot", "vm", "--qmp", guest.monitor)
+      .expect(1, says: "QEMU runs a job over the guest's disks, mirror move")
+    try guest.ask(#"{"execute":"block-job-cancel","arguments":{"device":"move","force":true}}"#)
+    try waitUntil("the job is over") {
+      try guest.ask(#"{"execute":"query-jobs"}"#).contains("\"return\": []")
+    }
+    try shop.strobe("snapshot", "vm", "--qmp", guest.monitor).expect(0)
+  }
+
+  @Test("A guest that stands still already is taken, and stands still afterwards")
+  func paused() throws {
+    let shop = try Workshop(seed: 78)
+    let guest = try QEMUGuest(shop, images(shop, "os", "data"))
+    try guest.ask(#"{"execute":"stop"}"#)
+    let point = try shop.strobe("snapshot", "vm", "--qmp", guest.monitor, "--json").expect(0).json()
+    #expect(point["machine"]["way"].text == "copy-before-write")
+    #expect(try guest.ask(#"{"execute":"query-status"}"#).contains("\"paused\""))
+  }
+
   @Test(
     "Disks that come and go are followed; one that is excluded stays so until it is told otherwise")
   func disks() throws {

@@ -69,6 +69,39 @@ struct ImageFormatTests {
     expectSame(back, raw)
   }
 
+  @Test(
+    "What an image lies over is followed where it is a file of a named format, and nowhere else")
+  func backing() throws {
+    let shop = try Workshop(seed: 65)
+    let base = try shop.image("base.raw", 2 << 20)
+    let over = shop.file("over.qcow2")
+    try Shell.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", over)
+    try shop.strobe("snapshot", "web", "--disk", "os=qcow2:\(over)").expect(0)
+    let copy = shop.file("copy.raw")
+    try shop.strobe("restore", "web@latest", "--disk", "os=\(copy)").expect(0)
+    expectSame(copy, base)
+    let (one, other) = (shop.file("one.qcow2"), shop.file("other.qcow2"))
+    try Shell.run(
+      "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", other, "-F", "qcow2", one, "2M")
+    try Shell.run(
+      "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", one, "-F", "qcow2", other, "2M")
+    try shop.strobe("snapshot", "ring", "--disk", "os=qcow2:\(one)").expect(
+      2, says: "can't be opened")
+    for (name, words) in [
+      ("net", ["-b", "nbd://127.0.0.1:1/x", "-F", "raw"]),
+      ("json", ["-b", "json:{\"driver\":\"null-co\",\"size\":2097152}", "-F", "raw"]),
+      ("data", ["-o", "data_file=\(shop.file("data.bin"))"]),
+    ] {
+      let image = shop.file("\(name).qcow2")
+      let made = try Shell.capture(
+        ["qemu-img", "create", "-q"] + (name == "data" ? [] : ["-u"]) + ["-f", "qcow2"] + words
+          + [image, "2M"])
+      #expect(made.status == 0, "\(made.errors)")
+      let result = try shop.strobe("snapshot", name, "--disk", "os=qcow2:\(image)")
+      #expect(result.status == 1 || result.status == 2, "\(name): \(result.errors)")
+    }
+  }
+
   @Test("An image that a running guest holds is refused, with the way that works")
   func held() throws {
     let shop = try Workshop(seed: 63)

@@ -114,6 +114,37 @@ struct NBDTests {
   }
 
   @Test(
+    "A disk's own source is refused as a target, however its URI is written",
+    arguments: ["SAME", "nbd://LOCALHOST:PORT", "nbd://user@localhost:PORT/"])
+  func ownSource(spelling: String) throws {
+    let shop = try Workshop(seed: 56)
+    let image = try shop.image("disk.raw", 2 << 20)
+    let port = "\(Int.random(in: 20_000..<30_000))"
+    let server = try NBDServer(
+      shop,
+      [
+        "nbdkit", "--foreground", "--ip-addr", "127.0.0.1", "--port", port, "--pidfile", "SOCKET",
+        "file", image,
+      ])
+    let source = "nbd://localhost:\(port)"
+    try shop.strobe("snapshot", "web", "--disk", "os=\(source)", "--idle", "os").expect(0)
+    let target = spelling == "SAME" ? source : spelling.replacing("PORT", with: port)
+    try shop.strobe("restore", "web@latest", "--disk", "os=\(target)")
+      .expect(1, says: "is disk os of collection web itself", "--overwrite-source")
+    try shop.strobe("restore", "web@latest", "--disk", "os=\(target)", "--overwrite-source").expect(
+      0)
+    server.end()
+  }
+
+  @Test("A server that says that it has more bytes than any disk is refused")
+  func hugeDisk() throws {
+    let shop = try Workshop(seed: 57)
+    let server = try NBDServer.nbdkit(shop, "null", "9223372036854775296")
+    try shop.strobe("snapshot", "web", "--disk", "os=\(server.uri)", "--idle", "os")
+      .expect(2, says: "more than any disk")
+  }
+
+  @Test(
     "A URI that leads nowhere is refused with what it should look like; a password is never shown")
   func badURIs() throws {
     let shop = try Workshop(seed: 55)

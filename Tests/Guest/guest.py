@@ -33,7 +33,13 @@ class Mark:
 
 
 class Writing:
-    """What the guest does when told: the ordered writer, its disks at rest. Needs `command` and `writer_disks`."""
+    """What the guest does when told: the ordered writer, its disks at rest.
+
+    Needs `command`, `disks` and `writer_disks`.
+    """
+
+    def disk(self, name):
+        return next(disk for disk in self.disks if disk.name == name)
 
     def start_writer(self, pause_microseconds=0):
         files = " ".join(f"/disks/{name}/records" for name in self.writer_disks)
@@ -86,9 +92,6 @@ class Guest(Writing):
         self.buses = {}
         # Not those that are plugged later.
         self.writer_disks = [disk.name for disk in self.disks]
-
-    def disk(self, name):
-        return next(disk for disk in self.disks if disk.name == name)
 
     # Its life.
 
@@ -199,11 +202,15 @@ class Guest(Writing):
         if self.status() != "running":
             raise Failure(f"the guest isn't running but {self.status()}")
 
+    def free_port(self):
+        """The name of a pcie-root-port that nothing is plugged into."""
+        return next(f"port{index}" for index in range(ROOT_PORTS)
+                    if f"port{index}" not in self.buses.values())
+
     def plug(self, disk):
         """Hot-plugs a disk; the guest mounts it."""
         disk.make(self.folder)
-        bus = next(f"port{index}" for index in range(ROOT_PORTS)
-                   if f"port{index}" not in self.buses.values())
+        bus = self.free_port()
         self.monitor.call("blockdev-add", **disk.block_node())
         self.monitor.call("device_add", **disk.device(bus))
         self.disks.append(disk)

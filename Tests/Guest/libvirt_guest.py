@@ -6,6 +6,7 @@ It and its QEMU end with the test, however that ends.
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import time
 from xml.sax.saxutils import quoteattr
@@ -13,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 from commands import Commands
 from guest import PATIENCE, Writing
 from place import Failure, guest_cache, run
+from qmp import Monitor
 
 USER = "nobody"
 AS_USER = ["setpriv", "--reuid", USER, "--regid", "nogroup", "--clear-groups"]
@@ -72,6 +74,13 @@ class Session:
     def virsh(self, *words, check=True):
         return self.run("virsh", "-q", "-c", self.uri, *words, check=check).stdout
 
+    def define(self, path, description):
+        """Defines a domain; its XML is kept at `path`."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(description)
+        os.chmod(path, 0o644)
+        self.virsh("define", path)
+
     def wait(self):
         end = time.monotonic() + PATIENCE
         while self.run("virsh", "-q", "-c", self.uri, "list", check=False).returncode != 0:
@@ -86,7 +95,7 @@ class LibvirtGuest(Writing):
 
     Attributes:
         name: the domain's.
-        monitor_socket: of a monitor that libvirt doesn't use, for a second client.
+        monitor: a connection of the test's own, to a monitor that libvirt doesn't use.
     """
 
     def __init__(self, session, disks, name="guest", memory=256, cache=None):
@@ -101,19 +110,41 @@ class LibvirtGuest(Writing):
         for disk in self.disks:
             disk.make(self.folder)
         session.own(self.folder)
-        self.commands = None
+        self.monitor = self.commands = None
 
-    def boot(self):
-        """Defines and starts the domain, and waits until the guest obeys."""
-        path = os.path.join(self.folder, "domain.xml")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.description())
-        os.chmod(path, 0o644)
-        self.session.virsh("define", path)
-        self.session.virsh("start", self.name)
+    def boot(self, description=None):
+        """Defines and starts the domain, and waits until the guest obeys. `description`: other XML."""
+        self.session.define(os.path.join(self.folder, "domain.xml"), description or self.description())
         self.session.place.undo(self.kill)
-        self.commands = Commands(os.path.join(self.folder, "commands.sock"), PATIENCE)
+        self.start()
         return self
+
+    def start(self):
+        """Starts the domain again, after `crash`."""
+        self.session.virsh("start", self.name)
+        self.monitor = Monitor(self.monitor_socket)
+        self.commands = Commands(os.path.join(self.folder, "commands.sock"), PATIENCE)
+
+    def crash(self):
+        """SIGKILL to QEMU; waits until libvirt has noticed."""
+        os.kill(self.process_id(), signal.SIGKILL)
+        self.disconnect()
+        end = time.monotonic() + PATIENCE
+        while self.session.virsh("domstate", self.name).strip() != "shut off":
+            if time.monotonic() > end:
+                raise Failure("libvirt doesn't notice that QEMU is gone")
+            time.sleep(0.05)
+
+    def disconnect(self):
+        for connection in (self.monitor, self.commands):
+            if connection:
+                connection.close()
+        self.monitor = self.commands = None
+
+    @property
+    def targets(self):
+        """The names that libvirt has for the disks, by their own."""
+        return {disk.name: f"vd{letter}" for disk, letter in zip(self.disks, TARGETS)}
 
     def description(self):
         """The domain's XML."""
@@ -172,9 +203,7 @@ class LibvirtGuest(Writing):
 
     def kill(self):
         """Ends the guest, and forgets it with its checkpoints. May be called again."""
-        if self.commands:
-            self.commands.close()
-            self.commands = None
+        self.disconnect()
         self.session.virsh("destroy", self.name, check=False)
         for checkpoint in self.session.virsh(
                 "checkpoint-list", self.name, "--name", check=False).split():

@@ -11,6 +11,8 @@ guest is brought to rest, and the restored disks are compared with the files tha
   kills      SIGKILL and SIGTERM to strobe, SIGKILL to QEMU, at random moments
   troubles   full scratch space, reboots, hot-plugging, resizing, other clients, spoilt bitmaps, absent agents;
              disks with threads have to be refused
+  restore    restored images, of a second guest that boots and goes on, and plugged into the one that writes
+  libvirt    a domain: points, kills, its definition, a second one of it, a restored disk attached to it
 
 Exit status: 0 everything held, 1 something didn't, 2 wrong usage."""
 
@@ -21,7 +23,9 @@ import sys
 import time
 
 import guests_kills
+import guests_libvirt
 import guests_points
+import guests_restore
 import guests_troubles
 from guests_machine import KINDS
 from rig import Failure, enter_namespace, run
@@ -29,9 +33,10 @@ from rig import Failure, enter_namespace, run
 # Beside this folder; guests_machine finds it.
 from place import Place, guest_cache
 
-PARTS = ("points", "host", "kills", "troubles")
+PARTS = ("points", "host", "kills", "troubles", "restore", "libvirt")
 # The guests of a small run, by part, and its troubles.
-SMALL = {"points": ["raw", "qcow2"], "kills": ["file"], "troubles": ["qcow2"]}
+SMALL = {"points": ["raw", "qcow2"], "kills": ["file"], "troubles": ["qcow2"],
+         "restore": ["qcow2"]}
 SMALL_TROUBLES = ["too_small", "removed"]
 
 
@@ -91,7 +96,12 @@ def torture(values, seed, place, cache):
         "kills": lambda: guests_kills.kills(
             place, values.strobe, cache, values.kills, generator, of.get("kills")),
         "troubles": lambda: guests_troubles.troubles(
-            place, values.strobe, cache, seed, of.get("troubles"), values.troubles)}
+            place, values.strobe, cache, seed, of.get("troubles"), values.troubles),
+        "restore": lambda: guests_restore.restores(
+            place, values.strobe, cache, max(1, values.points // 10), of.get("restore")),
+        "libvirt": lambda: guests_libvirt.libvirt(
+            place, values.strobe, cache, values.points, values.compare_each, values.kills, generator,
+            values.small)}
     for part in values.parts:
         begin = time.monotonic()
         try:

@@ -83,10 +83,15 @@ class Machine:
         self.restored = place.path(f"{name}-restored")
         self.running = None
         self.is_frozen, self.may_pause = True, True
-        self.guest = Guest(place, disks, name=name, cache=cache, **more).boot()
-        self.baseline = leftovers.Baseline(self.guest.monitor)
+        self.guest = self.baseline = None
+        self.begin(disks, cache=cache, **more)
         self.command("init")
         self.guest.start_writer()
+
+    def begin(self, disks, **more):
+        """Boots the guest, and notes what its QEMU has."""
+        self.guest = Guest(self.place, disks, name=self.name, **more).boot()
+        self.baseline = leftovers.Baseline(self.guest.monitor)
 
     @property
     def way(self):
@@ -130,13 +135,13 @@ class Machine:
             value for value in found.values() if isinstance(value, list)]
         return [point["id"] for entries in lists for point in entries if "id" in point]
 
-    def restore(self, point):
+    def restore(self, point, kind="raw", folder=None):
         """Restores a point; returns the images by the disks' names."""
-        shutil.rmtree(self.restored, ignore_errors=True)
-        os.mkdir(self.restored)
-        self.command("restore", f"{point['collection']}@{point['id']}", "--to", self.restored, "--quiet")
-        return {disk["name"]: os.path.join(self.restored, f"{disk['name']}.raw")
-                for disk in point["disks"]}
+        folder = folder or self.restored
+        shutil.rmtree(folder, ignore_errors=True)
+        self.command("restore", f"{point['collection']}@{point['id']}", "--to", folder, "--quiet",
+                     *(["--format", kind] if kind != "raw" else []))
+        return {disk["name"]: os.path.join(folder, f"{disk['name']}.{kind}") for disk in point["disks"]}
 
     # What has to hold.
 

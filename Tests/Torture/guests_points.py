@@ -9,7 +9,7 @@ from rig import Failure
 
 def settings(machine):
     """(whether the guest is frozen, whether it may be paused) that a machine's points are taken with in turn."""
-    pauses = (True,) if machine.way == "reopen" else (True, False)
+    pauses = (True,) if machine.way in ("reopen", "libvirt") else (True, False)
     return [(is_frozen, may_pause) for may_pause in pauses for is_frozen in (True, False)]
 
 

@@ -22,7 +22,7 @@ package final class NBDDisk: Sendable {
   private let idle: Mutex<[NBDConnection]>
 
   /// 16 PiB: more than anybody has, and nothing that is computed with it overflows.
-  private static let largestSize: Int64 = 16 << 50
+  static let largestSize = 16 << 50
 
   static let allocation = "base:allocation"
 
@@ -66,6 +66,22 @@ package final class NBDDisk: Sendable {
       let colon = uri[start..<at].firstIndex(of: ":")
     else { return uri }
     return String(uri[..<colon] + uri[at...])
+  }
+
+  /// What two URIs of one export have in common, however they are written.
+  package static func key(_ uri: String) -> String {
+    guard let start = uri.firstRange(of: "://") else { return uri }
+    let isLocal = uri[..<start.lowerBound].lowercased().hasSuffix("unix")
+    let rest = uri[start.upperBound...]
+    let end = rest.firstIndex { $0 == "/" || $0 == "?" } ?? rest.endIndex
+    var host = rest[..<end].lowercased()
+    if let at = host.lastIndex(of: "@") { host = String(host[host.index(after: at)...]) }
+    if host.hasSuffix(":10809") { host = String(host.dropLast(6)) }
+    let tail = rest[end...]
+    let question = tail.firstIndex(of: "?") ?? tail.endIndex
+    let export = tail[..<question].drop { $0 == "/" }
+    let socket = isLocal ? String(tail[question...]) : ""
+    return "\(isLocal ? "unix" : "tcp"):\(host)/\(export)\(socket)"
   }
 
   /// A connection for the caller alone, or the one that all share.

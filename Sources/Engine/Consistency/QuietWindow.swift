@@ -219,6 +219,10 @@ final class QuietWindow {
     case (.frozen(let milliseconds), .guest(let guest)):
       note(guest, milliseconds)
       return
+    case (.alreadyFrozen, .guest(let guest)) where !guest.isAgent && !result.isLeftBehind:
+      // Whoever stopped it lets it go; the cut looks whether it stood still.
+      guestIsStill = true
+      return
     case (.unsupported, .fileSystem(let system)): why = "\(system.fileSystem) can't be frozen"
     case (.unsupported, .guest): why = "its agent has no command for that"
     case (.alreadyFrozen, _):

@@ -23,6 +23,10 @@ struct TargetCheck {
     case .local(let path): return try openLocal(disk, path)
     case .image(let path, let format): return try newImage(disk, path, format)
     case .network(let uri):
+      try refuseSource(disk.name, NBDDisk.displayed(uri)) { path in
+        guard case .network(let other) = DiskLocator(path) else { return false }
+        return NBDDisk.key(other) == NBDDisk.key(uri)
+      }
       return try large(DiskTarget(exported: NBDDisk(uri), path: NBDDisk.displayed(uri)), disk)
     case .guest:
       throw StrobeError(
@@ -160,14 +164,19 @@ struct TargetCheck {
   private func refuseSource(
     _ disk: String, _ path: String, _ facts: FileFacts
   ) throws(StrobeError) {
-    var matches: [Source] = []
-    for source in sources {
-      guard let path = DiskLocator(source.path).path, let other = try FileFacts(path: path) else {
-        continue
+    try refuseSource(disk, path) { (source) throws(StrobeError) in
+      guard let path = DiskLocator(source).path, let other = try FileFacts(path: path) else {
+        return false
       }
-      let isSame = StorageFootprint(of: facts).overlaps(StorageFootprint(of: other))
-      if isSame { matches.append(source) }
+      return StorageFootprint(of: facts).overlaps(StorageFootprint(of: other))
     }
+  }
+
+  private func refuseSource(
+    _ disk: String, _ path: String, _ isTarget: (_ source: String) throws(StrobeError) -> Bool
+  ) throws(StrobeError) {
+    var matches: [Source] = []
+    for source in sources where try isTarget(source.path) { matches.append(source) }
     let isOwn = matches.contains { $0.collection == collection && $0.disk == disk }
     if !isOwn, let sibling = matches.first(where: { $0.collection == collection }) {
       throw StrobeError(

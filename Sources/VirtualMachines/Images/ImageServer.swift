@@ -19,9 +19,20 @@ package final class ImageServer: DiskServer {
   package let uri: String
   private let path: String
   private let folder: String
+  /// Locked for as long as the folder is in use.
+  private let folderLock: FileDescriptor
   private let process: Mutex<ChildProcess>
   private let complaints: OutputFile
   private let hasEnded = Atomic<Bool>(false)
+  /// Whether it ever served anything: before, there is nothing to be written.
+  private let hasServed = Atomic<Bool>(false)
+
+  /// $0: the signal that it gets when the thread that started it ends; $1: this process. One whose parent went before it could
+  /// say so ends by itself.
+  private static let script = """
+    exec setpriv --pdeathsig "$0" sh -c \
+      'test "$PPID" = "$0" || exit 1; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"' "$@"
+    """
 
   /// Milliseconds that it may take to write what it keeps in memory.
   private static let endMilliseconds = 120_000
@@ -34,15 +45,17 @@ package final class ImageServer: DiskServer {
     let facts = try FileFacts(path: path)
     guard let facts else { throw StrobeError(.notFound, "image \(path) does not exist") }
     self.path = path
+    if !isWritable { try BackingChain.check(path, format) }
     folder = try PrivateFolder.make()
     let socket = folder + "/nbd"
     uri = "nbd+unix:///?socket=\(socket)"
     do throws(StrobeError) {
+      folderLock = try FileDescriptor(opening: folder, O_RDONLY | O_DIRECTORY)
+      _ = clinux_try_lock(folderLock.number, 1)
       let listener = try UnixSocket.listen(socket)
       let arguments =
         [
-          "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec setpriv --pdeathsig TERM \"$@\"", "sh", program,
-          "--image-opts",
+          "-c", Self.script, isWritable ? "TERM" : "KILL", "\(getpid())", program, "--image-opts",
           "--shared=0", isWritable ? "--discard=unmap" : "--read-only",
         ] + (facts.direct_offset_alignment > 0 ? ["--cache=none", "--aio=native"] : [])
         + [Self.options(path, format)]
@@ -71,7 +84,11 @@ package final class ImageServer: DiskServer {
   ///
   /// - Throws: `busy` when a running guest holds the image, `usage` when it isn't of the format.
   package func open(stop: CancellationFlag = CancellationFlag()) throws(StrobeError) -> NBDDisk {
-    do throws(StrobeError) { return try NBDDisk(uri, stop: stop) } catch {
+    do throws(StrobeError) {
+      let disk = try NBDDisk(uri, stop: stop)
+      hasServed.store(true, ordering: .relaxed)
+      return disk
+    } catch {
       guard isOver else { throw error }
       throw refused()
     }
@@ -103,14 +120,14 @@ package final class ImageServer: DiskServer {
     guard !hasEnded.exchange(true, ordering: .sequentiallyConsistent) else { return }
     let limit = monotonicMilliseconds() + Self.endMilliseconds
     let status = process.withLock { process in
-      process.signal(SIGTERM)
+      process.signal(hasServed.load(ordering: .relaxed) ? SIGTERM : SIGKILL)
       while !process.isOver {
         if monotonicMilliseconds() > limit { process.signal(SIGKILL) }
         usleep(500)
       }
       return process.collect()
     }
-    guard status == 0 else {
+    guard status == 0 || !hasServed.load(ordering: .relaxed) else {
       throw StrobeError(
         .system(errno: EIO, call: "qemu-nbd", object: path),
         "the server of image \(path) failed: \(complaints.text)")

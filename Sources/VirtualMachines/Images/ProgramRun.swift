@@ -28,13 +28,13 @@ package enum ProgramRun {
   /// - Parameter inherited: what becomes its descriptors 3, 4, ….
   /// - Returns: the process, and the file that gets its standard error.
   package static func start(
-    _ program: String, _ arguments: [String], inherited: [Int32] = []
+    _ program: String, _ arguments: [String], output: OutputFile? = nil, inherited: [Int32] = []
   ) throws(StrobeError) -> (process: ChildProcess, complaints: OutputFile) {
     let null = try FileDescriptor(opening: "/dev/null", O_RDWR)
     let complaints = try OutputFile()
     let process = try ChildProcess(
       program, arguments: arguments, environment: environment,
-      descriptors: [null.number, null.number, complaints.number] + inherited)
+      descriptors: [null.number, output?.number ?? null.number, complaints.number] + inherited)
     return (process, complaints)
   }
 
@@ -42,9 +42,10 @@ package enum ProgramRun {
   ///
   /// - Throws: `system` with what it wrote to its standard error when its exit status isn't 0; `cancelled`.
   package static func run(
-    _ program: String, _ arguments: [String], milliseconds: Int, stop: CancellationFlag
+    _ program: String, _ arguments: [String], output: OutputFile? = nil, milliseconds: Int,
+    stop: CancellationFlag
   ) throws(StrobeError) {
-    let (process, complaints) = try start(program, arguments)
+    let (process, complaints) = try start(program, arguments, output: output)
     let limit = monotonicMilliseconds() + milliseconds
     while !process.isOver {
       if stop.isCancelled || monotonicMilliseconds() > limit {
@@ -62,6 +63,16 @@ package enum ProgramRun {
         .system(errno: EIO, call: "run", object: program),
         "\(lastComponent(program)) failed: \(complaints.text)")
     }
+  }
+
+  /// What a program writes to its standard output, when its exit status is 0.
+  static func output(
+    _ program: String, _ arguments: [String], milliseconds: Int
+  ) throws(StrobeError) -> [UInt8] {
+    let output = try OutputFile()
+    try run(
+      program, arguments, output: output, milliseconds: milliseconds, stop: CancellationFlag())
+    return output.bytes(limit: 4 << 20)
   }
 
   private static var environment: [String] {
@@ -85,6 +96,15 @@ package final class OutputFile: Sendable {
   }
 
   var number: Int32 { file.number }
+
+  /// Its beginning.
+  func bytes(limit: Int) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: limit)
+    let count = unsafe bytes.withUnsafeMutableBytes {
+      unsafe pread(number, $0.baseAddress, limit, 0)
+    }
+    return Array(bytes.prefix(max(0, count)))
+  }
 
   /// Its last lines, in one.
   package var text: String {

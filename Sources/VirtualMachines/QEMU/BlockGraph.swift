@@ -160,11 +160,16 @@ struct BlockJob {
   let id: String
   /// `running`, `concluded`, …
   let status: String
+  /// `mirror`, `backup`, …
+  let kind: String
   let error: String?
+  /// Whether it is about disks that the guest may use.
+  var isOfBlocks: Bool { ["commit", "stream", "mirror", "backup"].contains(kind) }
 
   init?(_ entry: JSONValue) {
     guard let id = entry["id"]?.text else { return nil }
     self.id = id
+    kind = entry["type"]?.text ?? ""
     status = entry["status"]?.text ?? ""
     error = entry["error"]?.text
   }

@@ -89,6 +89,7 @@ final class QEMUPass: GuestPass {
   private func prepare() throws(StrobeError) {
     monitor.forgetEvents()
     let graph = try BlockGraph(reading: monitor)
+    try refuseForeignJobs(graph.jobs)
     if let parentBitmap {
       let ledger = machine.ledger(request)
       for disk in disks {
@@ -129,7 +130,21 @@ final class QEMUPass: GuestPass {
     }
   }
 
+  /// A job of somebody else's has a filter of its own over a disk, which QEMU doesn't show: given another filter, the disk would
+  /// write past it, and a mirror's target would lack what the guest wrote since.
+  private func refuseForeignJobs(_ jobs: [BlockJob]) throws(StrobeError) {
+    let ended = ["concluded", "null", "undefined"]
+    let foreign = jobs.first {
+      PassNames(reading: $0.id) == nil && !ended.contains($0.status) && $0.isOfBlocks
+    }
+    guard let foreign else { return }
+    throw StrobeError(
+      .busy, "QEMU runs a job over the guest's disks, \(foreign.kind) \(foreign.id.prefix(80))",
+      advice: "wait until it has ended, or end it (block-job-cancel)")
+  }
+
   func cut() throws(StrobeError) {
+    try refuseForeignJobs(BlockGraph.jobs(monitor))
     switch selected {
     case .reopen: try cutByReopening()
     case .filter: try cutByExchange()

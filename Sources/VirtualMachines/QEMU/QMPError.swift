@@ -9,7 +9,8 @@ package struct QMPError: Error, Sendable, Equatable {
 
   init(_ answer: JSONValue) {
     kind = answer["class"]?.text ?? "GenericError"
-    text = answer["desc"]?.text ?? "no reason given"
+    // One that means harm may say anything.
+    text = String((answer["desc"]?.text ?? "no reason given").prefix(500))
   }
 
   package var isCommandNotFound: Bool { kind == "CommandNotFound" }
