@@ -30,10 +30,10 @@ enum PrivateFolder {
   static func sweep(_ place: String) {
     for name in (try? namesInDirectory(place)) ?? [] where name.hasPrefix("image-") {
       let path = "\(place)/\(name)"
+      // One that was just made may not be locked yet.
       guard
-        let folder = try? FileDescriptor(
-          opening: path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)// One that was just made may not be locked yet.
-        , let facts = try? folder.facts(), facts.changed_seconds < time(nil) - 60
+        let folder = try? FileDescriptor(opening: path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW),
+        let facts = try? folder.facts(), facts.changed_seconds < time(nil) - 60
       else { continue }
       if clinux_try_lock(folder.number, 1) == 0 { remove(path) }
     }
