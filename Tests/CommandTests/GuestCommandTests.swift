@@ -169,6 +169,27 @@ struct GuestCommandTests {
     #expect(try guest.ask(#"{"execute":"query-status"}"#).contains("\"paused\""))
   }
 
+  @Test("A disk of this host is taken while its guest stands still, and when that is off, without")
+  func hostDisk() throws {
+    let shop = try Workshop(seed: 79)
+    let image = try shop.image("os.raw", 8 << 20)
+    let guest = try QEMUGuest(shop, [("os", "raw", image)])
+    let first = try shop.strobe(
+      "snapshot", "vm", "--disk", "os=\(image)", "--guest-pause", guest.monitor, "--json")
+    #expect(first.status == 0, "\(first.errors)")
+    let point = try first.json()
+    #expect(point["consistency"].text == "CrashConsistent")
+    #expect(point["freezeWindowMilliseconds"].number != nil)
+    #expect(try guest.ask(#"{"execute":"query-status"}"#).contains("\"running\": true"))
+    try guest.ask(#"{"execute":"quit"}"#)
+    guest.end()
+    let off = try shop.strobe("snapshot", "vm", "--json")
+    #expect(off.status == 0 && off.errors.contains("the guest is off"), "\(off.errors)")
+    let copy = shop.file("copy.raw")
+    try shop.strobe("restore", "vm@latest", "--disk", "os=\(copy)").expect(0)
+    expectSame(copy, image)
+  }
+
   @Test(
     "Disks that come and go are followed; one that is excluded stays so until it is told otherwise")
   func disks() throws {

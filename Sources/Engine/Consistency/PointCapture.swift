@@ -25,6 +25,7 @@ final class PointCapture {
 
   func run() throws(StrobeError) {
     let holds = try GuestHolds(context)
+    outcome.warnings += holds.warnings
     let window = try QuietWindow(disks, context, settings, guests: holds.holds)
     defer { holds.release() }
     var planning = CutPlanning(

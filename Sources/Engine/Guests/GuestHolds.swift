@@ -6,20 +6,21 @@ import VirtualMachines
 /// How the guest of a pass is held still for the cut, if there is one.
 struct GuestHolds {
   let holds: [GuestHold]
+  let warnings: [String]
   /// The connection through which a guest with disks of this host is stopped.
   private let monitor: QMPConnection?
 
   /// Disks of this host: their guest is held still if it was named.
   init(_ context: PassContext) throws(StrobeError) {
     var holds = Self.agent(context)
-    if let path = context.collection.guest?.pauseMonitor {
-      let connection = try QMPConnection(connecting: path, milliseconds: 10_000)
-      holds.append(.processors(monitorDescriptor: connection.number, socketPath: path))
-      monitor = connection
-    } else {
-      monitor = nil
+    var warnings: [String] = []
+    let path = context.collection.guest?.pauseMonitor
+    monitor = try path.flatMap { (path) throws(StrobeError) in try Self.connect(path, &warnings) }
+    if let monitor {
+      holds.append(.processors(monitorDescriptor: monitor.number, socketPath: monitor.path))
     }
     self.holds = holds
+    self.warnings = warnings
   }
 
   /// Disks of a guest.
@@ -31,6 +32,7 @@ struct GuestHolds {
       // Without an agent there is nobody to ask: unless it was insisted on, that is no failure.
       guard domain.hasAgent || context.options.freezing == .guest else {
         self.holds = holds
+        warnings = []
         monitor = nil
         return
       }
@@ -44,7 +46,21 @@ struct GuestHolds {
         .processors(monitorDescriptor: machine.monitor.number, socketPath: machine.monitor.path))
     }
     self.holds = holds
+    warnings = []
     monitor = nil
+  }
+
+  /// - Returns: nil when the guest is off: then it writes nothing, and whether anybody else does is looked at as ever.
+  private static func connect(
+    _ path: String, _ warnings: inout [String]
+  ) throws(StrobeError) -> QMPConnection? {
+    do throws(StrobeError) {
+      return try QMPConnection(connecting: path, milliseconds: 10_000)
+    } catch {
+      guard error.reason == .notFound else { throw error }
+      warnings.append("the guest is off, nothing was stopped: \(error.message)")
+      return nil
+    }
   }
 
   private static func agent(_ context: PassContext) -> [GuestHold] {
