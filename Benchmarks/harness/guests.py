@@ -180,7 +180,7 @@ def guests(bench):
         guest = measured.guest
         tools = [Strobe(bench, guest, "Strobe, libvirt",
                         ["--libvirt", guest.name, "--connect", guest.session.socket_uri]),
-                 Strobe(bench, guest, "Strobe, QMP", ["--qmp", guest.monitor_socket])]
+                 Strobe(bench, guest, "Strobe, QMP", ["--qmp", guest.strobe_socket])]
         if has("virtnbdbackup") and bench.options.guest_peers:
             tools.append(VirtNBDBackup(guest))
         else:

@@ -104,6 +104,8 @@ class LibvirtGuest(Writing):
         self.cache = guest_cache(cache)
         self.folder = session.place.make(name)
         self.monitor_socket = os.path.join(self.folder, "qmp.sock")
+        # A monitor has one client: this one's is Strobe.
+        self.strobe_socket = os.path.join(self.folder, "strobe.sock")
         # The user can't read the cache where that is private.
         for file in ("vmlinuz", "initrd.gz"):
             shutil.copy(os.path.join(self.cache, file), self.folder)
@@ -174,6 +176,7 @@ class LibvirtGuest(Writing):
   </devices>
   <qemu:commandline>
     <qemu:arg value='-qmp'/><qemu:arg value='unix:{self.monitor_socket},server=on,wait=off'/>
+    <qemu:arg value='-qmp'/><qemu:arg value='unix:{self.strobe_socket},server=on,wait=off'/>
   </qemu:commandline>
 </domain>"""
 
