@@ -102,6 +102,22 @@ struct ImageFormatTests {
     }
   }
 
+  @Test(
+    "An image that can't be made leaves nothing beside its name",
+    .enabled(if: Machine.isRoot, "needs root: a small file system"))
+  func unmakeable() throws {
+    let shop = try Workshop(seed: 66)
+    try shop.snapshot("--disk", "os=\(shop.image("disk.raw", 2 << 20))")
+    let folder = shop.file("to")
+    try makeDirectories(folder)
+    try Shell.run("mount", "-t", "tmpfs", "-o", "size=64k", "strobe-test", folder)
+    let full = try shop.strobe("restore", "web@latest", "--disk", "os=vhdx:\(folder)/os.vhdx")
+    let left = try namesInDirectory(folder)
+    try Shell.run("umount", folder)
+    #expect(full.status == 1, "\(full.errors)")
+    #expect(left == [])
+  }
+
   @Test("An image that a running guest holds is refused, with the way that works")
   func held() throws {
     let shop = try Workshop(seed: 63)

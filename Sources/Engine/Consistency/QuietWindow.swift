@@ -188,6 +188,8 @@ final class QuietWindow {
     _ session: FreezeSession, _ cut: () throws(StrobeError) -> Void
   ) throws(StrobeError) {
     for result in try session.freeze() { try note(result) }
+    // For whoever looks for writers in the window: a guest stands still from now on.
+    noteHooks()
     let start = monotonicSeconds()
     try cut()
     let seconds = monotonicSeconds() - start
@@ -198,7 +200,6 @@ final class QuietWindow {
         "the freeze did not hold until the cut was complete: \(window.brokenBy ?? "unknown"); "
           + "everything is thawed, nothing was committed", advice: "run the command again")
     }
-    noteHooks()
     // Where only hooks hold anything still, it is the time that they had to.
     let isHeldByHooks = context.options.hooks.areThere
     let isHeld = !frozen.isEmpty || guestIsStill

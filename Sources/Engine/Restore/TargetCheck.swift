@@ -86,6 +86,20 @@ struct TargetCheck {
     }
     try checkPlace(path)
     let image = try PartialImage(for: path, resumes: options.resumes)
+    let (partial, isNew) = (image.path, !image.wasThere)
+    do throws(StrobeError) {
+      return try serve(image, disk, path, format, replaces: replaces)
+    } catch {
+      // What holds nothing yet would only be in the way of --resume.
+      if isNew { try? removeFile(partial) }
+      throw error
+    }
+  }
+
+  private func serve(
+    _ image: consuming PartialImage, _ disk: DiskRestorePoint, _ path: String,
+    _ format: ImageFormat, replaces: Bool
+  ) throws(StrobeError) -> DiskTarget {
     if !image.wasThere {
       try ImageServer.create(image.path, format, size: disk.size, stop: CancellationFlag())
     }
