@@ -41,7 +41,13 @@ enum PartialFile {
       }
       do throws(StrobeError) {
         let file = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW)
-        if try isAlone(file, target) { return file }
+        do throws(StrobeError) {
+          if try isAlone(file, target) { return file }
+        } catch {
+          // Another restore that found it between our open and our lock goes on with it.
+          if error.reason != .busy { try? removeFile(path) }
+          throw error
+        }
       } catch {
         guard error.errno == EEXIST else { throw error }
         if !resumes { try removeLeftover(path, target) }

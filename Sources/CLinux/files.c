@@ -48,7 +48,11 @@ int clinux_is_open_for_writing(int descriptor) {
 }
 
 int clinux_try_lock(int descriptor, int exclusive) {
-  return flock(descriptor, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB);
+  int result;
+  // It never waits, so that it also can't be a signal that ends a wait: a file system of a network may still say so.
+  do result = flock(descriptor, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB);
+  while (result != 0 && errno == EINTR);
+  return result;
 }
 
 #ifndef STATX_DIOALIGN
