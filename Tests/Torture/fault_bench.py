@@ -15,6 +15,8 @@ from rig import FITHAW, Failure, freeze_ioctl, run
 from upkeep import Plan, Program, World, collect_all, compile_library, digest
 
 RECORDS = "/run/strobe/frozen"
+# What the name of a file that is being restored ends with (Sources/BlockDevices/PartialFile.swift).
+PARTIAL = ".strobe-partial"
 
 
 def snapshot(bench):
@@ -187,15 +189,18 @@ class Bench:
         self.settle(world, plan, None if status < 0 else status, result.output)
         if status == 0 and hasattr(plan, "target") and digest(self.target) != plan.target:
             raise Failure("the device was restored to something else")
-        self.expect_whole_files(world, plan)
+        self.expect_whole_files(world, plan, result)
         if status == 0 and plan.words[0] in TELL and self.told(result.output) != self.reference:
             raise Failure(f"told something else than it does undisturbed: {result.output[:600]}")
         # The next command works; what was to be deleted may be gone already.
         if not plan.deletes or all(pair in world.pairs() for pair in plan.deletes):
-            again = self.program.run(*plan.words, check=False)
+            words = [*plan.words, "--resume"] if plan.reads and self.random.random() < 0.5 else plan.words
+            again = self.program.run(*words, check=False)
             if again.returncode != 0:
                 raise Failure(f"the next command: status {again.returncode}: {again.stderr[-300:]}")
             self.settle(world, plan, 0, again.stdout)
+            if plan.reads:
+                self.expect_whole_files(world, plan)
         world.check_some(1)
         if plan.words[0] in ONLY_READ:
             # What a killed `verify` was writing down is gc's to clear up.
@@ -288,14 +293,31 @@ class Bench:
                 continue
         return found
 
-    def expect_whole_files(self, world, plan):
-        """A file that has its name is complete."""
+    def expect_whole_files(self, world, plan, result=None):
+        """A file that has its name is complete; one that has not is there to be gone on with, and was told of.
+
+        Args:
+            result: of a restore that may have been interrupted; None: of one that said that it was done.
+        """
         if not plan.reads or not os.path.isdir(world.restored):
             return
         wanted = world.book[plan.reads[0]][plan.reads[1]]
         for name in os.listdir(world.restored):
+            path = os.path.join(world.restored, name)
+            if name.endswith(PARTIAL) and name[1:].removesuffix(f".raw{PARTIAL}") in wanted:
+                self.expect_told(path, result)
+                continue
             disk = name.removesuffix(".raw")
             if disk not in wanted:
                 raise Failure(f"a restore left {name}")
-            if digest(os.path.join(world.restored, name)) != wanted[disk]:
+            if digest(path) != wanted[disk]:
                 raise Failure(f"a restore left {name}, which isn't what it is to be")
+        if (result is None or result.status == 0) and len(os.listdir(world.restored)) != len(wanted):
+            raise Failure(f"a restore that was done made {os.listdir(world.restored)}")
+
+    @staticmethod
+    def expect_told(partial, result):
+        """Of what an interrupted restore keeps: only a killed one does so without a word."""
+        if result is None or result.status not in (1, -9) or (
+                result.status == 1 and partial not in result.errors):
+            raise Failure(f"a restore left {os.path.basename(partial)}")
