@@ -148,6 +148,28 @@ def remembers(machine):
     machine.expect_restorable(point, True, after, before)
 
 
+def is_read_when_off(machine):
+    """A domain that is off is taken by its images; the chain goes on there, and again when it runs."""
+    machine.is_frozen = False
+    machine.guest.crash()
+    point = machine.snapshot(words=["snapshot", COLLECTION, "--json", "--quiet"])
+    if point["machine"]["way"] != "images" or not point["parent"]:
+        raise Failure(f"taken by {point['machine']}, parent {point['parent']}")
+    for disk in point["disks"]:
+        if disk["changeSource"] != "scan" or disk.get("newChainReason"):
+            raise Failure(f"{disk['name']} off: {disk['changeSource']}, {disk.get('newChainReason')}")
+    for name, image in machine.restore(point).items():
+        path = machine.guest.disk(name).path
+        run(["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", path, image])
+    machine.guest.start()
+    machine.guest.start_writer()
+    again, *_ = machine.checked_point(is_increment=False)
+    whole = reasons(again)
+    if again["parent"] != point["id"] or set(whole) != set(machine.guest.targets.values()):
+        raise Failure(f"after {point['id']}: {again['parent']}, {whole}")
+    machine.checked_point()
+
+
 def renamed(description, name):
     """The definition of a second machine beside the first, as the documentation says."""
     changed = re.sub(r"<name>.*?</name>", f"<name>{name}</name>", description, count=1)
@@ -290,7 +312,7 @@ def libvirt(place, program, cache, count, compare_each, rounds, generator, is_sm
     machine = Domain(session, program, cache, "domain", [Disk(name, format="qcow2") for name in NAMES])
     failures = 0
     take_points(machine, count, compare_each)
-    for what in (remembers, is_defined_again, *(() if is_small else (second_domain, attached, dies_frozen))):
+    for what in (remembers, is_defined_again, is_read_when_off, *(() if is_small else (second_domain, attached, dies_frozen))):
         try:
             print(f"{machine.name}: {what.__name__.replace('_', ' ')}: {what(machine) or 'yes'}", flush=True)
         except Failure as failure:

@@ -29,22 +29,34 @@ enum GuestSelection {
     path == forgotten ? nil : absolutePath(path)
   }
 
-  /// - Returns: nil when the disks are this host's.
+  /// Whose the disks of a pass are.
+  enum Found {
+    case thisHosts
+    case running(GuestSession)
+    case atRest(GuestAtRest)
+  }
+
   static func find(
     remembered: [CollectionRecord.Disk], _ memory: GuestRecord, _ options: SnapshotOptions,
     collection: String, stop: CancellationFlag
-  ) throws(StrobeError) -> GuestSession? {
+  ) throws(StrobeError) -> Found {
     let locator = try locator(remembered, options, collection)
     try checkFreezing(locator, memory, options)
-    guard let locator else { return nil }
+    guard let locator else { return .thisHosts }
     if case .mountPoints = options.freezing {
       throw StrobeError(
         .usage, "file systems of this host are not frozen for a guest's disks",
         advice: "the guest's own are, with --guest-agent SOCKET")
     }
     let kept = remembered.map(\.name).filter { !(memory.excludedDisks ?? []).contains($0) }
-    return try GuestSession(
-      locator, remembered: kept, excluded: memory.excludedDisks ?? [], stop: stop)
+    let excluded = memory.excludedDisks ?? []
+    if case .libvirt(let uri, let name) = locator,
+      let domain = try DomainAtRest(connecting: uri, domain: name)
+    {
+      return .atRest(try GuestAtRest(locator, domain, remembered: kept, excluded: excluded))
+    }
+    return .running(
+      try GuestSession(locator, remembered: kept, excluded: excluded, stop: stop))
   }
 
   /// Whether there is somebody to freeze the guest, where that is insisted on.

@@ -20,34 +20,8 @@ final class GuestSession {
   ) throws(StrobeError) {
     self.locator = locator
     machine = try locator.connect(stop: stop)
-    let all = machine.disks
-    for name in excluded
-    where !all.contains(where: { $0.name == name }) && !remembered.contains(name) {
-      throw StrobeError(
-        .notFound, "\(locator.description) has no disk \(Names.quoted(name)) to be excluded",
-        advice: "its disks are: " + all.map(\.name).joined(separator: ", "))
-    }
-    disks = all.filter { !excluded.contains($0.name) }
-    guard !disks.isEmpty else {
-      throw StrobeError(.usage, "\(locator.description) has no disk that could be taken")
-    }
-    for disk in disks {
-      if let obstacle = disk.obstacle {
-        throw StrobeError(
-          .refused, "disk \(disk.name): \(obstacle)",
-          advice: "or leave it out: --exclude-disk \(disk.name)")
-      }
-    }
-    let names = disks.map(\.name)
-    // A guest gains and loses disks while it runs; its points follow.
-    warnings = remembered.filter { !names.contains($0) && !excluded.contains($0) }.map {
-      "\(locator.description) has no disk \($0) any more; it is left out"
-    }
-    if !remembered.isEmpty {
-      warnings += names.filter { !remembered.contains($0) }.map {
-        "\(locator.description) has a new disk \($0); it is taken, too"
-      }
-    }
+    (disks, warnings) = try GuestDiskChoice.choose(
+      machine.disks, of: locator, remembered: remembered, excluded: excluded)
   }
 
   /// As the collection remembers them.

@@ -15,7 +15,7 @@ final class CollectionSession {
   private let disks: [CollectionRecord.Disk]
   private let plans: [DiskPlan]
   private let options: SnapshotOptions
-  private let guest: GuestSession?
+  private let guest: GuestSelection.Found
   private(set) var warnings: [String]
 
   /// More points than anybody deletes between two that stay.
@@ -35,6 +35,7 @@ final class CollectionSession {
     let guest = try GuestSelection.find(
       remembered: known?.disks ?? [], memory, options, collection: name, stop: stop)
     let (disks, sources) = try Self.disks(of: known, guest, options, name)
+    if case .atRest(let guest) = guest { warnings += guest.warnings }
     let record =
       known
       ?? CollectionRecord(
@@ -66,9 +67,13 @@ final class CollectionSession {
   }
 
   private static func disks(
-    of known: CollectionRecord?, _ guest: GuestSession?, _ options: SnapshotOptions, _ name: String
+    of known: CollectionRecord?, _ guest: GuestSelection.Found, _ options: SnapshotOptions, _ name: String
   ) throws(StrobeError) -> ([CollectionRecord.Disk], [DiskSource]) {
-    if let guest { return (guest.records, try guest.sources()) }
+    switch guest {
+    case .running(let guest): return (guest.records, try guest.sources())
+    case .atRest(let guest): return (guest.records, try guest.sources())
+    case .thisHosts: break
+    }
     let disks = try DiskSelection.select(
       remembered: known?.disks ?? [], options, collection: name)
     let remembered = known?.disks.map(\.name) ?? []
@@ -134,7 +139,7 @@ final class CollectionSession {
     if mustWriteRecord { try record.write(repository.store) }
     let context = PassContext(
       repository: repository, collection: record, plans: plans, parent: parent,
-      sequence: sequence, options: options, guest: guest)
+      sequence: sequence, options: options, owner: guest)
     return try SnapshotPass(context, progress: progress, stop: stop).run()
   }
 

@@ -24,9 +24,14 @@ struct PassContext {
   let parent: RestorePoint?
   let sequence: Int
   let options: SnapshotOptions
-  /// The guest whose disks these are; nil: they are this host's.
-  let guest: GuestSession?
+  /// Whose the disks are.
+  let owner: GuestSelection.Found
   let id = PassID()
+
+  /// The running guest whose disks these are, or nil.
+  var guest: GuestSession? {
+    if case .running(let guest) = owner { guest } else { nil }
+  }
 }
 
 /// One pass over the disks of a collection.
@@ -104,7 +109,12 @@ struct SnapshotPass {
     }
     let capture = PointCapture(disks, context, settings)
     try capture.run()
-    return capture.outcome
+    var outcome = capture.outcome
+    if case .atRest(let guest) = context.owner {
+      try guest.checkIsOff()
+      outcome.machine = guest.machine
+    }
+    return outcome
   }
 
   /// Removes the journals, which the point has made useless.

@@ -22,7 +22,7 @@ package final class LibvirtDomain: GuestMachine {
   ///   - uri: `qemu:///system`, `qemu:///session`, `qemu+unix:///session?socket=…`.
   ///   - domain: its name or UUID.
   /// - Throws: `notFound` when there is no libvirt, nobody answers or there is no such domain; `refused` when
-  ///   the domain is off, with what can be done then.
+  ///   the domain is off (``DomainAtRest``).
   package init(connecting uri: String, domain: String) throws(StrobeError) {
     let connection = try LibvirtConnection(uri)
     self.uri = uri
@@ -30,27 +30,33 @@ package final class LibvirtDomain: GuestMachine {
     self.handle = handle
     let object = "domain \(domain)"
     let isOff = try about(object) { () throws(LibvirtError) in try handle.state() == .off }
+    guard !isOff else { throw StrobeError(.refused, "domain \(domain) is off") }
     let live = try about(object) { () throws(LibvirtError) in try handle.xml(inactive: false) }
     let document = try XMLElement(parsing: live)
     images = LibvirtDisk.all(in: document)
     hasAgent = LibvirtAgent.isConnected(in: document)
-    if isOff { throw Self.off(domain, images) }
     name = try about(object) { () throws(LibvirtError) in try handle.name() }
     owner = Self.owner(document, uri)
     let hypervisor = try about(object) { () throws(LibvirtError) in
       try connection.hypervisorVersion()
     }
-    description = try about(object) { [name] () throws(LibvirtError) in
-      MachineDescription(
-        hypervisor:
-          "libvirt \(try connection.libraryVersion()), \(connection.driver) \(hypervisor)",
-        name: name, uuid: try handle.uuid(), configuration: try handle.xml(inactive: true))
+    description = try about(object) { () throws(LibvirtError) in
+      try Self.description(of: handle)
     }
     let uuid = description.uuid ?? name
     let threadsWork =
       hypervisor >= Self.threadsWork
       && !(images.contains(where: \.hasThread) && GuestProcess.isOutdated(uuid: uuid))
     disks = images.map { Self.disk($0, of: handle, uuid, threadsWork: threadsWork) }
+  }
+
+  /// As it is defined: what it can be defined again with.
+  static func description(of handle: LibvirtHandle) throws(LibvirtError) -> MachineDescription {
+    let connection = handle.connection
+    return MachineDescription(
+      hypervisor:
+        "libvirt \(try connection.libraryVersion()), \(connection.driver) \(try connection.hypervisorVersion())",
+      name: try handle.name(), uuid: try handle.uuid(), configuration: try handle.xml(inactive: true))
   }
 
   private static func disk(
@@ -72,22 +78,6 @@ package final class LibvirtDomain: GuestMachine {
     return GuestDisk(
       name: image.target, size: size, identity: "libvirt:\(uuid):\(image.target):\(image.mark)",
       storage: image.storage, obstacle: obstacle)
-  }
-
-  private static func off(_ domain: String, _ images: [LibvirtDisk]) -> StrobeError {
-    let options = images.compactMap { image in
-      image.path.map { "--disk \(quoted("\(image.target)=\(image.format):\($0)"))" }
-    }
-    return StrobeError(
-      .refused, "domain \(domain) is off",
-      advice: options.isEmpty
-        ? "start it" : "start it, or take its images: \(options.joined(separator: " "))")
-  }
-
-  /// For a shell.
-  private static func quoted(_ text: String) -> String {
-    "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''")
-      + "'"
   }
 
   /// libvirt tells it where it changes users itself; a session's QEMU runs as its libvirtd does.
