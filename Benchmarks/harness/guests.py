@@ -16,6 +16,8 @@ from place import Place  # noqa: E402
 from restored import examine  # noqa: E402
 
 NAMES = ("os", "data")
+# How often virtnbdrestore may fail.
+RETRIES = 3
 STEPS = ("first", "again", "5 % changed", "restore")
 TABLE = "A guest of libvirt's, two qcow2 disks, no KVM: Strobe beside virtnbdbackup"
 
@@ -51,13 +53,13 @@ class VirtNBDBackup:
 
     name = "virtnbdbackup"
 
-    def __init__(self, guest):
-        self.guest = guest
+    def __init__(self, guest, report):
+        self.guest, self.report = guest, report
         self.folder = os.path.join(guest.folder, "virtnbdbackup")
         self.level = "full"
 
-    def call(self, program, *words):
-        return run(self.guest.session.words(program, *words), self.guest.session.environment)
+    def call(self, program, *words, check=True):
+        return run(self.guest.session.words(program, *words), self.guest.session.environment, check)
 
     def begin(self):
         self.level = "full"
@@ -72,8 +74,14 @@ class VirtNBDBackup:
 
     def restore(self):
         target = os.path.join(self.folder, "restored")
-        cost = self.call("virtnbdrestore", "-U", self.guest.session.uri, "-i", os.path.join(self.folder, "set"),
-                         "-o", target)
+        for number in range(RETRIES + 1):
+            shutil.rmtree(target, ignore_errors=True)
+            cost = self.call("virtnbdrestore", "-U", self.guest.session.uri, "-i",
+                             os.path.join(self.folder, "set"), "-o", target, check=number == RETRIES)
+            if cost.status == 0:
+                break
+            # Seen on a loaded machine: it doesn't reach the qemu-nbd that it has just started.
+            self.report.note(f"virtnbdrestore failed and was run again: {cost.errors.strip()[-200:]}")
         images = []
         for disk in self.guest.disks:
             raw = os.path.join(target, f"{disk.name}.raw")
@@ -182,7 +190,7 @@ def guests(bench):
                         ["--libvirt", guest.name, "--connect", guest.session.socket_uri]),
                  Strobe(bench, guest, "Strobe, QMP", ["--qmp", guest.strobe_socket])]
         if has("virtnbdbackup") and bench.options.guest_peers:
-            tools.append(VirtNBDBackup(guest))
+            tools.append(VirtNBDBackup(guest, bench.report))
         else:
             bench.report.note("skipped: virtnbdbackup is not installed, or not wanted")
         guest.start_writer()
