@@ -1,6 +1,7 @@
 """Points of a libvirt domain whose writer never stops, through a session libvirtd; kills; its definition, kept in
 the points; and what was restored, as a second domain and as another disk of the first."""
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 
 import leftovers
 from guests_kills import NOTICE, Killer
-from guests_machine import COLLECTION, NAMES, Machine, reasons
+from guests_machine import COLLECTION, NAMES, Machine, Run, reasons
 from guests_points import take_points
 from guests_restore import expect_going_on, expect_same_files
 from disk import Disk
@@ -158,6 +159,10 @@ def is_read_when_off(machine):
     for disk in point["disks"]:
         if disk["changeSource"] != "scan" or disk.get("newChainReason"):
             raise Failure(f"{disk['name']} off: {disk['changeSource']}, {disk.get('newChainReason')}")
+    status, output, _ = Run(machine, ["snapshot", COLLECTION, "--freeze", "guest", "--json", "--quiet"]).wait()
+    if status != 3 or "is off" not in " ".join(json.loads(output)["consistencyReasons"]):
+        raise Failure(f"off, and to be frozen: status {status}, {output}")
+    point = json.loads(output)
     for name, image in machine.restore(point).items():
         path = machine.guest.disk(name).path
         run(["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", path, image])

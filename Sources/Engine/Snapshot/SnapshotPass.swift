@@ -113,6 +113,10 @@ struct SnapshotPass {
     if case .atRest(let guest) = context.owner {
       try guest.checkIsOff()
       outcome.machine = guest.machine
+      if context.options.freezing == .guest {
+        outcome.isWeaker = true
+        outcome.reasons.append("the guest is off: nobody could freeze it")
+      }
     }
     return outcome
   }
