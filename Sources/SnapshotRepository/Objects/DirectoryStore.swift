@@ -56,13 +56,18 @@ package final class DirectoryStore: ObjectStore {
     while true {
       let path = folder + "/" + Self.temporaryPrefix + hexadecimal(randomBytes(8))
       let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_EXCL)
-      // Somebody who clears up may have been quicker than our lock.
       let failure = clinux_try_lock(file.number, 0) == 0 ? 0 : errno
-      if failure == 0, try file.facts().links > 0 { return file }
-      unsafe unlink(path)
-      guard failure == 0 || failure == EWOULDBLOCK else {
-        throw .system(failure, call: "flock", object: path)
+      do throws(StrobeError) {
+        guard failure == 0 || failure == EWOULDBLOCK else {
+          throw .system(failure, call: "flock", object: path)
+        }
+        // Somebody who clears up may have been quicker than our lock.
+        if failure == 0, try file.facts().links > 0 { return file }
+      } catch {
+        unsafe unlink(path)
+        throw error
       }
+      unsafe unlink(path)
     }
   }
 
