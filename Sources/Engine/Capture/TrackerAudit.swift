@@ -9,7 +9,8 @@ import Platform
 /// gets it, so a chunk that was read changed and isn't marked by then was never marked.
 struct TrackerAudit {
   /// Chunks that are read: enough to find a tracker that misses a hundredth of the disk's changed chunks
-  /// within a few passes, and constant, so that a pass costs what changed.
+  /// within a few passes, and constant, so that a pass costs what changed. Half of them are of those that had content:
+  /// most of a large disk may be holes, in which another disk's image that took its place would go unseen.
   static let sampleCount = 64
 
   /// Nil where nobody writes to what is read.
@@ -44,11 +45,33 @@ struct TrackerAudit {
     let count = capture.geometry.chunkCount
     guard count > 0 else { return [] }
     var chosen: Set<Int> = []
-    for _ in 0..<Self.sampleCount {
-      let position = Int.random(in: 0..<count)
-      if !hinted[position] { chosen.insert(position) }
+    for _ in 0..<Self.sampleCount / 2 { chosen.insert(Int.random(in: 0..<count)) }
+    for group in groupsWithContent(limit: Self.sampleCount / 2) {
+      if let position = chunkWithContent(in: group) { chosen.insert(position) }
     }
-    return chosen.sorted()
+    return chosen.filter { !hinted[$0] }.sorted()
+  }
+
+  /// `limit` groups that hold content in the parent, at random, some of them repeatedly where there are fewer.
+  private func groupsWithContent(limit: Int) -> [Int] {
+    var found: [Int] = []
+    for group in (0..<capture.geometry.groupCount).shuffled() where found.count < limit {
+      if case .known = capture.parentGroup(group) { found.append(group) }
+    }
+    guard !found.isEmpty else { return [] }
+    return (0..<limit).map { found[$0 % found.count] }
+  }
+
+  /// A chunk of the group that held content in the parent: the first one from a random place on.
+  private func chunkWithContent(in group: Int) -> Int? {
+    guard case .known(let block) = capture.parentGroup(group) else { return nil }
+    let chunks = capture.geometry.positions(ofGroup: group)
+    let start = Int.random(in: 0..<chunks.count)
+    for step in 0..<chunks.count {
+      let index = (start + step) % chunks.count
+      if !block.fingerprint(index).isZero { return chunks.lowerBound + index }
+    }
+    return nil
   }
 
   private func differs(_ content: UnsafeRawBufferPointer, _ position: Int) -> Bool {
