@@ -82,7 +82,7 @@ package struct GuestPassRequest: Sendable {
     self.stop = stop
   }
 
-  /// The name of a bitmap or checkpoint that counts from a point.
+  /// The name of a checkpoint of libvirt that counts from a point.
   package func name(countingFrom point: String) -> String { "\(prefix)\(point)" }
   /// What the names of all of the collection's begin with.
   package var prefix: String { "strobe-\(collection)-" }

@@ -64,6 +64,23 @@ struct NBDTests {
     #expect(!list.output.contains("web@"), "\(list.output)")
   }
 
+  @Test("A server that takes small requests only is read and written with such")
+  func smallRequests() throws {
+    let shop = try Workshop(seed: 54, chunkSize: "1MiB")
+    let image = try shop.image("disk.raw", (4 << 20) + 4096, random: 3 << 20)
+    try shop.write(shop.bytes(4096), to: image, at: 4 << 20)
+    try shop.image("target.raw", (4 << 20) + 4096)
+    func server(_ path: String) throws -> NBDServer {
+      try .nbdkit(
+        shop, "--filter=blocksize-policy", "file", path, "blocksize-minimum=4096",
+        "blocksize-preferred=4096", "blocksize-maximum=65536", "blocksize-error-policy=error")
+    }
+    let (source, target) = try (server(image), server(shop.file("target.raw")))
+    try shop.strobe("snapshot", "web", "--disk", "os=\(source.uri)", "--idle", "os").expect(0)
+    try shop.strobe("restore", "web@latest", "--disk", "os=\(target.uri)").expect(0)
+    expectSame(shop.file("target.raw"), image)
+  }
+
   @Test(
     "A target that is read-only, too small, full or away is refused or fails with what it is",
     arguments: [

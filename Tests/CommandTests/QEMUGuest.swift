@@ -8,11 +8,16 @@ final class QEMUGuest {
 
   /// For Strobe, and for the test.
   let monitor: String
-  private let own: String
+  let own: String
   private let process: RunningProcess
 
-  /// - Parameter disks: the ids of the devices, and their images.
-  init(_ shop: Workshop, _ disks: [(id: String, format: String, image: String)]) throws {
+  /// - Parameters:
+  ///   - disks: the ids of the devices, and their images.
+  ///   - folder: where it runs; relative names of images are looked for there.
+  init(
+    _ shop: Workshop, _ disks: [(id: String, format: String, image: String)],
+    more: [String] = [], in folder: String? = nil
+  ) throws {
     let name = hexadecimal(randomBytes(3))
     (monitor, own) = (shop.file("\(name).qmp"), shop.file("\(name).own"))
     var words = [
@@ -28,6 +33,8 @@ final class QEMUGuest {
         "-device", "virtio-blk-pci,drive=node-\(disk.id),id=\(disk.id)",
       ]
     }
+    words += more
+    if let folder { words = ["sh", "-c", "cd \"$0\" && exec \"$@\"", folder] + words }
     process = try RunningProcess(words, environment: [:], output: shop.file("qemu-\(name)"))
     for path in [monitor, own] {
       for _ in 0..<4000 where unsafe access(path, F_OK) != 0 { usleep(5000) }
@@ -61,6 +68,12 @@ final class QEMUGuest {
       throw Shell.Failure(description: "\(command): \(result.output)\(result.errors)")
     }
     return result.output
+  }
+
+  /// Ends it in good order, so that bitmaps are stored in their images.
+  func quit() throws {
+    try ask(#"{"execute":"quit"}"#)
+    process.wait()
   }
 
   func end() {

@@ -14,8 +14,16 @@ package final class NBDDisk: Sendable {
   let isReadOnly: Bool
   let canZero: Bool
   let canFlush: Bool
+  /// Bytes that the server takes in one read or write.
+  let largestRequest: Int
   /// Whether several connections see one disk.
   package let isShared: Bool
+  /// Whether nobody writes to it, nor to what it lies over: QEMU's view of the past of a disk that is written to takes care
+  /// (`forEachHole`, `readFlags`).
+  let isStill: Bool
+  /// Of reads. QEMU looks for zeros before it reads, and what the guest discards then counts as zeros, although the filter
+  /// has kept its content by then; with this flag it reads only.
+  let readFlags: UInt32
   /// Of the metadata contexts that were asked for, those that the server has.
   package let contexts: [String]
   private let wanted: [String]
@@ -26,9 +34,12 @@ package final class NBDDisk: Sendable {
 
   static let allocation = "base:allocation"
 
-  /// - Parameter contexts: metadata contexts beside `base:allocation`.
+  /// - Parameters:
+  ///   - contexts: metadata contexts beside `base:allocation`.
+  ///   - isStill: nobody writes to it, nor to what it lies over.
   package init(
-    _ uri: String, contexts: [String] = [], stop: CancellationFlag = CancellationFlag()
+    _ uri: String, contexts: [String] = [], isStill: Bool = false,
+    stop: CancellationFlag = CancellationFlag()
   ) throws(StrobeError) {
     self.uri = uri
     wanted = [Self.allocation] + contexts
@@ -45,7 +56,13 @@ package final class NBDDisk: Sendable {
     isReadOnly = unsafe nbd_is_read_only(handle) != 0
     canZero = unsafe nbd_can_zero(handle) == 1
     canFlush = unsafe nbd_can_flush(handle) == 1
+    // Source: proto.md, "Block size constraints". Nothing said: 32 MiB.
+    let largest = unsafe Int(nbd_get_block_size(handle, Int32(LIBNBD_SIZE_MAXIMUM)))
+    largestRequest = largest >= 4096 ? largest & ~4095 : 32 << 20
     isShared = unsafe nbd_can_multi_conn(handle) == 1
+    self.isStill = isStill
+    let canReadWhole = unsafe nbd_can_df(handle) == 1
+    readFlags = canReadWhole && !isStill ? UInt32(LIBNBD_CMD_FLAG_DF) : 0
     self.contexts = wanted.filter { unsafe nbd_can_meta_context(handle, $0) == 1 }
     idle = Mutex([])
     giveBack(first)

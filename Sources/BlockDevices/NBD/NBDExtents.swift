@@ -22,7 +22,7 @@ extension NBDDisk {
       var position = 0
       while position < size {
         try stop.check()
-        let runs = try extents(of: context, from: position, connection, stop)
+        let runs = try extents(of: context, from: position, to: size, connection, stop)
         for run in runs where position < size {
           let end = min(position + run.length, size)
           body(position..<end, run.flags)
@@ -38,11 +38,12 @@ extension NBDDisk {
   }
 
   private func extents(
-    of context: String, from position: Int, _ connection: NBDConnection, _ stop: CancellationFlag
+    of context: String, from position: Int, to limit: Int, _ connection: NBDConnection,
+    _ stop: CancellationFlag
   ) throws(StrobeError) -> [(length: Int, flags: UInt32)] {
     let list = ExtentList(context: context)
     // A request has 32 bits for its length; servers like whole sectors.
-    let count = min(size - position, 0xFFFF_0000)
+    let count = min(limit - position, 0xFFFF_0000)
     var callback = unsafe nbd_extent_callback()
     // Until the command is over, or its connection: then libnbd lets go of it.
     unsafe callback.user_data = Unmanaged.passRetained(list).toOpaque()
@@ -67,11 +68,70 @@ extension NBDDisk {
   }
 
   /// Calls `body` with every range that surely reads as zeros; with none where the server doesn't say.
+  ///
+  /// It may show the past of a disk that is written to: an image that gets what is overwritten, over the disk. QEMU asks the
+  /// image first and then the disk. What the guest discards between the two counts as zeros, although the image has its
+  /// content by then; asked again, it says so. So a hole is one when it is said twice.
   func forEachHole(stop: CancellationFlag, _ body: (Range<Int>) -> Void) {
     guard contexts.contains(Self.allocation) else { return }
     // A hint: what isn't told is read.
-    try? forEachExtent(of: Self.allocation, stop: stop) { range, flags in
-      if flags & UInt32(LIBNBD_STATE_ZERO) != 0 { body(range) }
+    if isStill {
+      try? forEachExtent(of: Self.allocation, stop: stop) { range, flags in
+        if Self.isHole(flags) { body(range) }
+      }
+    } else {
+      try? forEachConfirmedHole(stop, body)
     }
+  }
+
+  private static func isHole(_ flags: UInt32) -> Bool { flags & UInt32(LIBNBD_STATE_ZERO) != 0 }
+
+  private func forEachConfirmedHole(
+    _ stop: CancellationFlag, _ body: (Range<Int>) -> Void
+  ) throws(StrobeError) {
+    try with { (connection) throws(StrobeError) in
+      var position = 0
+      // One answer at a time: a disk may have millions of holes.
+      while position < size {
+        try stop.check()
+        let said = try holes(from: position, to: size, connection, stop)
+        guard said.end > position else { return }
+        if let first = said.holes.first, let last = said.holes.last {
+          var again = first.lowerBound
+          var index = 0
+          while again < last.upperBound {
+            try stop.check()
+            let answer = try holes(from: again, to: last.upperBound, connection, stop)
+            guard answer.end > again else { return }
+            again = answer.end
+            for hole in answer.holes {
+              while index < said.holes.count, said.holes[index].lowerBound < hole.upperBound {
+                let both = said.holes[index].clamped(to: hole)
+                if !both.isEmpty { body(both) }
+                // What goes beyond this one may be in the next.
+                if said.holes[index].upperBound > hole.upperBound { break }
+                index += 1
+              }
+            }
+          }
+        }
+        position = said.end
+      }
+    }
+  }
+
+  /// The holes that one answer names, ascending, and where it ends.
+  private func holes(
+    from position: Int, to limit: Int, _ connection: NBDConnection, _ stop: CancellationFlag
+  ) throws(StrobeError) -> (holes: [Range<Int>], end: Int) {
+    var end = position
+    var holes: [Range<Int>] = []
+    for run in try extents(of: Self.allocation, from: position, to: limit, connection, stop)
+    where end < limit {
+      let next = min(end + run.length, limit)
+      if Self.isHole(run.flags) { holes.append(end..<next) }
+      end = next
+    }
+    return (holes, end)
   }
 }

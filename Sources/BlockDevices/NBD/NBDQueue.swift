@@ -11,9 +11,11 @@ final class NBDQueue: RequestQueue {
   private let memory: BufferBox
   private var requests: [Request?]
 
+  /// What a slot waits for: one command, or several where the server takes only so many bytes at once.
   private struct Request {
-    let cookie: UInt64
+    var cookies: [UInt64]
     let count: Int
+    var error: Int32 = 0
   }
 
   init(_ disk: NBDDisk, slotCount: Int, slotSize: Int) throws(StrobeError) {
@@ -35,22 +37,42 @@ final class NBDQueue: RequestQueue {
   }
 
   func startRead(slot: Int, count: Int, at offset: Int) throws(StrobeError) {
-    let cookie = unsafe nbd_aio_pread(
-      connection.handle, address(ofSlot: slot), count, UInt64(offset), nbd_completion_callback(), 0)
-    try note(cookie, slot, count, "read", offset)
+    try unsafe start("read", slot: slot, count: count, at: offset) { memory, count, offset in
+      guard disk.readFlags != 0 else {
+        return unsafe nbd_aio_pread(
+          connection.handle, memory, count, offset, nbd_completion_callback(), 0)
+      }
+      // Only this one takes flags. What comes goes to the buffer all the same.
+      var chunks = unsafe nbd_chunk_callback()
+      unsafe chunks.callback = { _, _, _, _, _, _ in 0 }
+      return unsafe nbd_aio_pread_structured(
+        connection.handle, memory, count, offset, chunks, nbd_completion_callback(),
+        disk.readFlags)
+    }
   }
 
   func startWrite(slot: Int, count: Int, at offset: Int) throws(StrobeError) {
-    let cookie = unsafe nbd_aio_pwrite(
-      connection.handle, address(ofSlot: slot), count, UInt64(offset), nbd_completion_callback(), 0)
-    try note(cookie, slot, count, "write", offset)
+    try unsafe start("write", slot: slot, count: count, at: offset) { memory, count, offset in
+      unsafe nbd_aio_pwrite(
+        connection.handle, memory, count, offset, nbd_completion_callback(), 0)
+    }
   }
 
-  private func note(
-    _ cookie: Int64, _ slot: Int, _ count: Int, _ call: String, _ offset: Int
+  private func start(
+    _ call: String, slot: Int, count: Int, at offset: Int,
+    _ command: (_ memory: UnsafeMutableRawPointer, _ count: Int, _ offset: UInt64) -> Int64
   ) throws(StrobeError) {
-    guard cookie > 0 else { throw connection.failure(call, at: offset) }
-    requests[slot] = Request(cookie: UInt64(cookie), count: count)
+    var request = Request(cookies: [], count: count)
+    var done = 0
+    while done < count {
+      let part = min(count - done, disk.largestRequest)
+      let cookie = unsafe command(address(ofSlot: slot) + done, part, UInt64(offset + done))
+      guard cookie > 0 else { throw connection.failure(call, at: offset + done) }
+      request.cookies.append(UInt64(cookie))
+      // What was begun is waited for, whatever becomes of the rest.
+      requests[slot] = request
+      done += part
+    }
   }
 
   func wait(
@@ -75,13 +97,19 @@ final class NBDQueue: RequestQueue {
   private func collect(_ ended: (_ slot: Int, _ result: Int) -> Void) -> Bool {
     var isAny = false
     for slot in requests.indices {
-      guard let request = requests[slot] else { continue }
-      let state = unsafe nbd_aio_command_completed(connection.handle, request.cookie)
-      if state == 0 { continue }
-      requests[slot] = nil
+      guard var request = requests[slot] else { continue }
+      request.cookies.removeAll { cookie in
+        let state = unsafe nbd_aio_command_completed(connection.handle, cookie)
+        if state == -1 {
+          let code = nbd_get_errno()
+          request.error = code == 0 ? EIO : code
+        }
+        return state != 0
+      }
+      requests[slot] = request.cookies.isEmpty ? nil : request
+      guard request.cookies.isEmpty else { continue }
       isAny = true
-      let code = nbd_get_errno()
-      ended(slot, state == 1 ? request.count : -Int(code == 0 ? EIO : code))
+      ended(slot, request.error == 0 ? request.count : -Int(request.error))
     }
     return isAny
   }

@@ -8,8 +8,14 @@ extension NBDDisk {
     if unsafe bytes.isEmpty { return }
     let start = bytes.baseAddress!
     let connection = try take()
-    let result = unsafe nbd_pwrite(connection.handle, start, bytes.count, UInt64(offset), 0)
-    guard result == 0 else { throw connection.failure("write", at: offset) }
+    var done = 0
+    while done < bytes.count {
+      let part = min(bytes.count - done, largestRequest)
+      let result = unsafe nbd_pwrite(
+        connection.handle, start + done, part, UInt64(offset + done), 0)
+      guard result == 0 else { throw connection.failure("write", at: offset + done) }
+      done += part
+    }
     giveBack(connection)
   }
 

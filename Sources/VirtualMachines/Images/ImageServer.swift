@@ -44,6 +44,10 @@ package final class ImageServer: DiskServer {
     let program = try ProgramRun.find("qemu-nbd", package: "qemu-utils")
     let facts = try FileFacts(path: path)
     guard let facts else { throw StrobeError(.notFound, "image \(path) does not exist") }
+    // A pipe would be waited at for ever.
+    guard facts.isRegularFile || facts.isBlockDevice else {
+      throw StrobeError(.usage, "image \(path) is neither a file nor a block device")
+    }
     self.path = path
     if !isWritable { try BackingChain.check(path, format) }
     folder = try PrivateFolder.make()
@@ -85,7 +89,7 @@ package final class ImageServer: DiskServer {
   /// - Throws: `busy` when a running guest holds the image, `usage` when it isn't of the format.
   package func open(stop: CancellationFlag = CancellationFlag()) throws(StrobeError) -> NBDDisk {
     do throws(StrobeError) {
-      let disk = try NBDDisk(uri, stop: stop)
+      let disk = try NBDDisk(uri, isStill: true, stop: stop)
       hasServed.store(true, ordering: .relaxed)
       return disk
     } catch {

@@ -2,7 +2,8 @@ import Platform
 
 /// The records of changes of one collection in a guest's disks.
 ///
-/// - A bitmap is named after the point that it counts from, and is recording from before that point's instant.
+/// - A bitmap is named after the disk's mark and the point that it counts from, and is recording from before that point's
+///   instant.
 /// - The instant of the next point stops it (`disable`) when, or after, that point's own starts recording: what
 ///   is written is always in one of them, or in both.
 /// - So a stopped one whose successor records is complete with the successor's; a stopped one without is not.
@@ -15,6 +16,11 @@ struct BitmapLedger {
 
   static let granularity = 64 << 10
 
+  /// The name of a disk's bitmap that counts from a point.
+  func name(_ disk: QEMUDisk, countingFrom point: String) -> String {
+    "\(prefix)\(disk.bitmapMark)-\(point)"
+  }
+
   /// - Parameter node: a node of a disk.
   func bitmaps(of node: String, _ graph: BlockGraph) -> [DirtyBitmap] {
     (graph.nodes[node]?.bitmaps ?? []).filter { $0.name.hasPrefix(prefix) }
@@ -22,11 +28,13 @@ struct BitmapLedger {
 
   /// Makes good what an unfinished pass left.
   ///
-  /// - Parameter parent: the bitmap that will be wanted, or nil when nobody knows.
-  func settle(_ nodes: [String], parent: String?, _ graph: BlockGraph) throws(StrobeError) {
+  /// - Parameter point: the point from which will be counted, or nil when nobody knows.
+  func settle(_ disks: [QEMUDisk], parent point: String?, _ graph: BlockGraph) throws(StrobeError) {
     var mends: [JSONValue] = []
     var removals: [JSONValue] = []
-    for node in nodes {
+    for disk in disks {
+      let node = disk.node
+      let parent = point.map { name(disk, countingFrom: $0) }
       let all = bitmaps(of: node, graph)
       if let busy = all.first(where: { $0.isBusy }) {
         throw StrobeError(
@@ -41,6 +49,7 @@ struct BitmapLedger {
       if let parent, all.contains(where: { $0.isInconsistent && $0.name == parent }) {
         kept.insert(parent)
       }
+      if let parent, let strange = strange(all, parent) { kept.insert(strange.name) }
       let wanted = parent ?? (stopped.count == 1 ? stopped[0].name : nil)
       if let wanted, recording.contains(where: { $0.name == wanted }) {
         kept.insert(wanted)
@@ -63,10 +72,21 @@ struct BitmapLedger {
     try monitor.transaction(removals)
   }
 
-  /// Why nothing can be counted with a bitmap; nil: it is complete.
-  func doubt(of name: String, on node: String, _ graph: BlockGraph) -> String? {
-    guard let bitmap = bitmaps(of: node, graph).first(where: { $0.name == name }) else {
-      return "QEMU has no complete record of the changes since the parent"
+  /// One that counts from the same point, but with another mark.
+  private func strange(_ bitmaps: [DirtyBitmap], _ parent: String) -> DirtyBitmap? {
+    guard let end = parent.lastIndex(of: "-").map({ parent[$0...] }) else { return nil }
+    return bitmaps.first { $0.name != parent && $0.name.hasSuffix(end) }
+  }
+
+  /// Why nothing can be counted with a disk's bitmap; nil: it is complete.
+  func doubt(of disk: QEMUDisk, parent point: String, _ graph: BlockGraph) -> String? {
+    let name = name(disk, countingFrom: point)
+    let all = bitmaps(of: disk.node, graph)
+    guard let bitmap = all.first(where: { $0.name == name }) else {
+      return strange(all, name) == nil
+        ? "QEMU has no complete record of the changes since the parent"
+        : "the record of changes in the image is that of another disk, or of an older Strobe, or what the image lies over "
+          + "was changed or replaced"
     }
     if bitmap.isInconsistent {
       return "QEMU was killed while it recorded the changes since the parent"

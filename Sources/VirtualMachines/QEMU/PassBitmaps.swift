@@ -29,15 +29,15 @@ extension QEMUPass {
   private func bitmapStarts(persistent: Bool) -> [JSONValue] {
     guard startsBitmaps else { return [] }
     return disks.map {
-      BitmapLedger.add(newBitmap, to: $0.node, persistent: persistent && $0.keepsBitmaps)
+      BitmapLedger.add(newBitmap(of: $0), to: $0.node, persistent: persistent && $0.keepsBitmaps)
     }
   }
 
   /// What stops the parent's bitmaps, of disks that have a sound one.
   var parentStops: [JSONValue] {
-    guard let parentBitmap else { return [] }
-    return disks.filter { doubts[$0.name] == nil }
-      .map { BitmapLedger.action("disable", $0.node, parentBitmap) }
+    disks.compactMap { disk in
+      parentBitmap(of: disk).map { BitmapLedger.action("disable", disk.node, $0) }
+    }
   }
 
   func stopParentBitmaps() throws(StrobeError) { try monitor.transaction(parentStops) }

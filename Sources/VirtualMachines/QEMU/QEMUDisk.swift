@@ -16,6 +16,8 @@ struct QEMUDisk {
   let node: String
   /// Whether the image can keep the record beyond QEMU's end.
   let keepsBitmaps: Bool
+  /// Tells the disk's record from that of another one, and from what was noted over other backing files (`BitmapMark`).
+  let bitmapMark: String
   /// What a filter goes above when `attached` can be opened anew with another node below it.
   let reopened: String?
 
@@ -36,13 +38,16 @@ extension QEMUDisk {
     let top = Self.withoutFilters(attached, graph)
     self.attached = top.name
     var format = top
+    // A raw node that shows a part of what lies below counts its bytes from another place.
     while format.driver == "raw", let below = Self.skippingFilters(under: format, graph),
-      Self.formats.contains(below.driver)
+      Self.formats.contains(below.driver), below.size == format.size
     {
       format = below
     }
     node = format.name
-    keepsBitmaps = format.driver == "qcow2"
+    // The data of an image that keeps them in another file can be changed without the image.
+    keepsBitmaps = format.driver == "qcow2" && format.children["data-file"] == nil
+    bitmapMark = BitmapMark.text(of: format, name, graph)
     reopened = Self.reopenable(top, graph)
     let storage = Self.storage(below: format, graph)
     disk = GuestDisk(

@@ -61,9 +61,15 @@ final class QEMUPass: GuestPass {
   var usesFilters: Bool { selected == .filter || selected == .reopen }
   var monitor: QMPConnection { machine.monitor }
 
-  /// The bitmaps that count from the parent and from this point.
-  var parentBitmap: String? { request.parent.map(request.name(countingFrom:)) }
-  var newBitmap: String { request.name(countingFrom: request.point) }
+  /// The bitmap that counts from the parent; nil when there is no sound one.
+  func parentBitmap(of disk: QEMUDisk) -> String? {
+    guard doubts[disk.name] == nil else { return nil }
+    return request.parent.map { machine.ledger(request).name(disk, countingFrom: $0) }
+  }
+  /// The bitmap that counts from this point.
+  func newBitmap(of disk: QEMUDisk) -> String {
+    machine.ledger(request).name(disk, countingFrom: request.point)
+  }
 
   private static func disks(of request: GuestPassRequest, _ machine: QEMUMachine)
     throws(StrobeError) -> [QEMUDisk]
@@ -90,11 +96,9 @@ final class QEMUPass: GuestPass {
     monitor.forgetEvents()
     let graph = try BlockGraph(reading: monitor)
     try refuseForeignJobs(graph.jobs)
-    if let parentBitmap {
+    if let parent = request.parent {
       let ledger = machine.ledger(request)
-      for disk in disks {
-        doubts[disk.name] = ledger.doubt(of: parentBitmap, on: disk.node, graph)
-      }
+      for disk in disks { doubts[disk.name] = ledger.doubt(of: disk, parent: parent, graph) }
     }
     for (index, disk) in disks.enumerated() {
       try request.stop.check()
@@ -159,13 +163,12 @@ final class QEMUPass: GuestPass {
     if selected == .reopen || !needsPause && selected == .filter { try stopParentBitmaps() }
     var exports: [GuestExport] = []
     for (index, disk) in disks.enumerated() {
-      let counts = parentBitmap != nil && doubts[disk.name] == nil
-      try addExport(index, disk, with: counts ? parentBitmap : nil)
+      let bitmap = parentBitmap(of: disk)
+      try addExport(index, disk, with: bitmap)
       exports.append(
         GuestExport(
           disk: disk.name, uri: uri(of: index),
-          bitmap: counts ? parentBitmap.map { "qemu:dirty-bitmap:\($0)" } : nil,
-          doubt: doubts[disk.name]))
+          bitmap: bitmap.map { "qemu:dirty-bitmap:\($0)" }, doubt: doubts[disk.name]))
     }
     areOpen = true
     return exports
@@ -233,7 +236,7 @@ final class QEMUPass: GuestPass {
         request.countsChanges && request.disks.contains(disk.name)
         && !discredited.contains(disk.name)
       for bitmap in ledger.bitmaps(of: disk.node, graph)
-      where bitmap.name != newBitmap || !keeps {
+      where bitmap.name != newBitmap(of: disk) || !keeps {
         removals.append(BitmapLedger.action("remove", disk.node, bitmap.name))
       }
     }
@@ -244,16 +247,13 @@ final class QEMUPass: GuestPass {
     guard try machine.reconnect() else { return }
     let graph = try machine.look()
     // A disk that was taken away has taken its bitmaps with it.
-    let nodes = disks.map(\.node).filter { graph.nodes[$0] != nil }
-    if let parentBitmap {
-      try machine.ledger(request).settle(nodes, parent: parentBitmap, graph)
-      return
-    }
+    let left = disks.filter { graph.nodes[$0.node] != nil }
     let ledger = machine.ledger(request)
+    if let parent = request.parent { return try ledger.settle(left, parent: parent, graph) }
     try monitor.transaction(
-      nodes.flatMap { node in
-        ledger.bitmaps(of: node, graph).filter { $0.name == newBitmap }
-          .map { BitmapLedger.action("remove", node, $0.name) }
+      left.flatMap { disk in
+        ledger.bitmaps(of: disk.node, graph).filter { $0.name == newBitmap(of: disk) }
+          .map { BitmapLedger.action("remove", disk.node, $0.name) }
       })
   }
 }
