@@ -14,13 +14,14 @@
 #define FUNCTIONS(F)                                                                                   \
   F(virInitialize) F(virSetErrorFunc) F(virGetLastError) F(virConnectOpen)                            \
   F(virConnectClose) F(virConnectGetType) F(virConnectGetLibVersion) F(virConnectGetVersion)           \
+  F(virConnectGetDomainCapabilities)                                                                  \
   F(virDomainLookupByName) F(virDomainLookupByUUIDString) F(virDomainFree) F(virDomainGetXMLDesc)      \
   F(virDomainGetUUIDString) F(virDomainGetName) F(virDomainGetState)                 \
   F(virDomainResume) F(virDomainGetBlockInfo) F(virDomainBackupBegin) F(virDomainBackupGetXMLDesc)     \
   F(virDomainGetJobInfo) F(virDomainAbortJob) F(virDomainListAllCheckpoints)                           \
   F(virDomainCheckpointGetName) F(virDomainCheckpointLookupByName) F(virDomainCheckpointFree)          \
   F(virDomainCheckpointGetXMLDesc) F(virDomainCheckpointCreateXML) F(virDomainCheckpointDelete)        \
-  F(virDomainFSFreeze) F(virDomainFSThaw) F(virDomainAgentSetResponseTimeout)
+  F(virDomainFSFreeze) F(virDomainFSThaw) F(virDomainAgentSetResponseTimeout) F(virDomainGetTime)
 
 #define POINTER(name) __typeof__(name) *name;
 struct table {
@@ -154,6 +155,10 @@ int clibvirt_hypervisor_version(clibvirt_connection *connection, unsigned long *
   return GUARDED(api.virConnectGetVersion(connection, version));
 }
 
+char *clibvirt_domain_capabilities(clibvirt_connection *connection) {
+  return GUARDED(api.virConnectGetDomainCapabilities(connection, NULL, NULL, NULL, NULL, 0));
+}
+
 clibvirt_domain *clibvirt_domain_by_name(clibvirt_connection *connection, const char *name) {
   return GUARDED(api.virDomainLookupByName(connection, name));
 }
@@ -253,9 +258,11 @@ char *clibvirt_checkpoint_xml(clibvirt_checkpoint *checkpoint) {
   return GUARDED(api.virDomainCheckpointGetXMLDesc(checkpoint, VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN));
 }
 
-int clibvirt_checkpoint_redefine(clibvirt_domain *domain, const char *xml) {
+int clibvirt_checkpoint_redefine(clibvirt_domain *domain, const char *xml, int is_checked) {
+  unsigned flags = VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE;
+  if (is_checked) flags |= VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE;
   virDomainCheckpointPtr checkpoint =
-      GUARDED(api.virDomainCheckpointCreateXML(domain, xml, VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE));
+      GUARDED(api.virDomainCheckpointCreateXML(domain, xml, flags));
   if (checkpoint == NULL) return -1;
   api.virDomainCheckpointFree(checkpoint);
   return 0;
@@ -269,6 +276,12 @@ int clibvirt_checkpoint_delete(clibvirt_checkpoint *checkpoint, int metadata_onl
 int clibvirt_limit_agent(clibvirt_domain *domain, int seconds) {
   int limit = seconds > 0 ? seconds : VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK;
   return GUARDED(api.virDomainAgentSetResponseTimeout(domain, limit, 0));
+}
+
+int clibvirt_ask_agent(clibvirt_domain *domain) {
+  long long seconds;
+  unsigned int nanoseconds;
+  return GUARDED(api.virDomainGetTime(domain, &seconds, &nanoseconds, 0));
 }
 
 int clibvirt_freeze(clibvirt_domain *domain) { return GUARDED(api.virDomainFSFreeze(domain, NULL, 0, 0)); }

@@ -50,12 +50,22 @@ class Session:
         watcher = subprocess.Popen(["sh", "-c", WATCH, "watcher", self.folder], stdin=subprocess.PIPE,
                                    start_new_session=True)
         place.undo(watcher.communicate)
+        self.process = None
+        self.start()
+
+    def start(self):
+        """Starts the daemon, after `crash` again; waits until it answers."""
         # A change of the user forgets whose end is to be followed, so setpriv(1) notes it again.
-        self.process = place.start(
+        self.process = self.place.start(
             [*AS_USER, "--pdeathsig", "KILL", "libvirtd", "--timeout", "0",
              "--pid-file", os.path.join(self.folder, "libvirtd.pid")],
-            place.path("libvirtd.log"), env=self.environment)
+            self.place.path("libvirtd.log"), env=self.environment)
         self.wait()
+
+    def crash(self):
+        """SIGKILL to the daemon; the guests go on."""
+        self.process.kill()
+        self.process.wait()
 
     def own(self, folder):
         """Gives a folder, with all that is in it, to the daemon's user."""
@@ -125,12 +135,31 @@ class LibvirtGuest(Writing):
         """Starts the domain again, after `crash`."""
         self.session.virsh("start", self.name)
         self.monitor = Monitor(self.monitor_socket)
+        self.connect()
+
+    def connect(self):
+        """Waits until the guest obeys."""
+        if self.commands:
+            self.commands.close()
         self.commands = Commands(os.path.join(self.folder, "commands.sock"), PATIENCE)
+
+    def reset(self):
+        """The reset button; doesn't wait."""
+        self.session.virsh("reset", self.name)
 
     def crash(self):
         """SIGKILL to QEMU; waits until libvirt has noticed."""
         os.kill(self.process_id(), signal.SIGKILL)
         self.disconnect()
+        self.wait_until_off()
+
+    def quit(self):
+        """QEMU ends in order: bitmaps are kept. The guest isn't asked."""
+        self.disconnect()
+        self.session.virsh("destroy", self.name, "--graceful")
+        self.wait_until_off()
+
+    def wait_until_off(self):
         end = time.monotonic() + PATIENCE
         while self.session.virsh("domstate", self.name).strip() != "shut off":
             if time.monotonic() > end:

@@ -12,7 +12,9 @@ guest is brought to rest, and the restored disks are compared with the files tha
   troubles   full scratch space, reboots, hot-plugging, resizing, other clients, spoilt bitmaps, absent agents;
              disks with threads have to be refused
   restore    restored images, of a second guest that boots and goes on, and plugged into the one that writes
-  libvirt    a domain: points, kills, its definition, a second one of it, a restored disk attached to it
+  libvirt    a domain: points, kills, its definition, a second one of it, a restored disk attached to it; libvirtd
+             killed and hung, the domain destroyed, saved and stopped, disks resized and attached, others' jobs,
+             checkpoints deleted and forgotten, full scratch space, hung and late agents
 
 Exit status: 0 everything held, 1 something didn't, 2 wrong usage."""
 
@@ -101,7 +103,7 @@ def torture(values, seed, place, cache):
             place, values.strobe, cache, max(1, values.points // 10), of.get("restore")),
         "libvirt": lambda: guests_libvirt.libvirt(
             place, values.strobe, cache, values.points, values.compare_each, values.kills, generator,
-            values.small)}
+            values.small, values.troubles)}
     for part in values.parts:
         begin = time.monotonic()
         try:

@@ -9,8 +9,10 @@ import signal
 import time
 from xml.etree import ElementTree
 
+import guests_libvirt_troubles
 import leftovers
 from guests_kills import NOTICE, Killer
+from guests_libvirt_troubles import FREEZES
 from guests_machine import COLLECTION, NAMES, Machine, Run, reasons
 from guests_points import take_points
 from guests_restore import expect_going_on, expect_same_files
@@ -19,8 +21,6 @@ from libvirt_guest import LibvirtGuest, Session
 from rig import Failure, run
 
 PREFIX = "strobe-"
-# Where Strobe notes what it has frozen; of this mount namespace only.
-FREEZES = "/run/strobe/frozen"
 # Seconds until Strobe has to end when its domain is off.
 END = 10
 
@@ -308,10 +308,10 @@ def end_all(program):
     return count
 
 
-def libvirt(place, program, cache, count, compare_each, rounds, generator, is_small=False):
+def libvirt(place, program, cache, count, compare_each, rounds, generator, is_small=False, words=None):
     """Everything of a domain. `rounds`: kills of each kind. Returns how many failed.
 
-    `is_small`: no second domain, and only SIGKILL to strobe.
+    `is_small`: no second domain, and only SIGKILL to strobe. `words`: parts of troubles' names.
     """
     session = Session(place)
     machine = Domain(session, program, cache, "domain", [Disk(name, format="qcow2") for name in NAMES])
@@ -324,6 +324,7 @@ def libvirt(place, program, cache, count, compare_each, rounds, generator, is_sm
             failures += 1
             print(f"{machine.name}: {what.__name__.replace('_', ' ')}: FAILED: {failure}", flush=True)
             machine.recover()
+    failures += guests_libvirt_troubles.troubles(machine, generator, words)
     return failures + kills(DomainKiller(machine, generator), rounds, is_small)
 
 

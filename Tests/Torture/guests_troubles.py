@@ -49,8 +49,14 @@ class Ended:
         return str(self)
 
 
-class Troubles:
-    """A machine in trouble. Each method whose name begins with `when_` is one, and returns what came of it."""
+class Provoking:
+    """A machine in trouble. Each method whose name begins with `when_` is one, and returns what came of it.
+
+    Attributes:
+        within: seconds of a snapshot in one of whose moments something is done.
+    """
+
+    within = 0.4
 
     def __init__(self, machine, generator):
         self.machine, self.guest, self.random = machine, machine.guest, generator
@@ -94,7 +100,7 @@ class Troubles:
     def during(self, action):
         """Does something at a random moment of a snapshot."""
         run_ = self.machine.start()
-        time.sleep(self.random.random() * 0.4)
+        time.sleep(self.random.random() * self.within)
         said = action()
         return self.keep(Ended(run_.wait(NOTICE))), said
 
@@ -106,7 +112,7 @@ class Troubles:
         except Refused as refused:
             return f"refused ({refused.description})"
 
-    # The scratch space.
+    # What the one and the other way to the guest's disks meet.
 
     @contextlib.contextmanager
     def small_scratch_space(self, mebibytes):
@@ -120,6 +126,64 @@ class Troubles:
                 raise Failure(f"left in the scratch space: {left}")
         finally:
             run(["umount", "-l", small])
+
+    def own_exports(self):
+        return self.guest.monitor.call("query-block-exports")
+
+    @staticmethod
+    def wait_for(condition, limit=60):
+        end = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > end:
+                raise Failure(f"what the test waits for doesn't happen within {limit} s")
+            time.sleep(0.005)
+
+    def expect_no_errors(self):
+        """The guest's kernel met no I/O error."""
+        found = self.guest.command("dmesg | grep -iE 'i/o error|remount' || true")
+        if found:
+            raise Failure(f"the guest met errors: {found}")
+
+    def when_the_guest_reboots_meanwhile(self):
+        ended, _ = self.during(self.guest.reset)
+        self.guest.connect()
+        self.guest.start_writer()
+        return str(ended)
+
+    def without_agent(self, ended, status=(0, 1, 3)):
+        self.keep(ended)
+        if ended.status not in status:
+            raise Failure(f"status {ended.status}: {ended}")
+        if ended.point and ended.point["consistency"] != "CrashConsistent":
+            raise Failure(f"{ended.point['consistency']} without the agent")
+        return str(ended)
+
+    def when_the_agent_refuses_to_freeze(self):
+        self.restart_agent("-b guest-fsfreeze-freeze")
+        try:
+            return self.without_agent(self.attempt())
+        finally:
+            self.restart_agent("")
+
+    def when_the_hook_in_the_guest_fails(self):
+        self.guest.command("touch /run/hook-fails")
+        try:
+            return self.without_agent(self.attempt())
+        finally:
+            self.guest.command("rm /run/hook-fails")
+
+    def restart_agent(self, option):
+        self.guest.command(
+            "kill $(cat /run/agent.pid); sleep 0.3; port=$(grep -l org.qemu.guest_agent.0 "
+            "/sys/class/virtio-ports/*/name); port=${port%/name}; /usr/sbin/qemu-ga -m virtio-serial "
+            f"-p /dev/${{port##*/}} -t /run -F/bin/fsfreeze-hook {option} >/dev/null 2>&1 & "
+            "echo $! >/run/agent.pid; sleep 0.3")
+
+
+class Troubles(Provoking):
+    """Of a guest that Strobe takes through a monitor of its QEMU."""
+
+    # The scratch space.
 
     def when_the_scratch_space_is_too_small(self):
         with self.small_scratch_space(2) as small:
@@ -150,30 +214,7 @@ class Troubles:
                 run_.process.send_signal(signal.SIGCONT)
             return Ended(run_.wait(NOTICE))
 
-    def own_exports(self):
-        return self.guest.monitor.call("query-block-exports")
-
-    @staticmethod
-    def wait_for(condition, limit=60):
-        end = time.monotonic() + limit
-        while not condition():
-            if time.monotonic() > end:
-                raise Failure(f"what the test waits for doesn't happen within {limit} s")
-            time.sleep(0.005)
-
-    def expect_no_errors(self):
-        """The guest's kernel met no I/O error."""
-        found = self.guest.command("dmesg | grep -iE 'i/o error|remount' || true")
-        if found:
-            raise Failure(f"the guest met errors: {found}")
-
     # The guest's own doings.
-
-    def when_the_guest_reboots_meanwhile(self):
-        ended, _ = self.during(self.guest.reset)
-        self.guest.connect()
-        self.guest.start_writer()
-        return str(ended)
 
     def small_disk(self):
         first = self.guest.disks[0]
@@ -289,14 +330,6 @@ class Troubles:
 
     # The agent.
 
-    def without_agent(self, ended, status=(0, 1, 3)):
-        self.keep(ended)
-        if ended.status not in status:
-            raise Failure(f"status {ended.status}: {ended}")
-        if ended.point and ended.point["consistency"] != "CrashConsistent":
-            raise Failure(f"{ended.point['consistency']} without the agent")
-        return str(ended)
-
     def words_with_agent(self, path, freeze):
         """Of a snapshot with another agent."""
         words = self.machine.words()
@@ -330,27 +363,6 @@ class Troubles:
             for connection, _ in accepted:
                 connection.close()
             os.unlink(path)
-
-    def when_the_agent_refuses_to_freeze(self):
-        self.restart_agent("-b guest-fsfreeze-freeze")
-        try:
-            return self.without_agent(self.attempt())
-        finally:
-            self.restart_agent("")
-
-    def when_the_hook_in_the_guest_fails(self):
-        self.guest.command("touch /run/hook-fails")
-        try:
-            return self.without_agent(self.attempt())
-        finally:
-            self.guest.command("rm /run/hook-fails")
-
-    def restart_agent(self, option):
-        self.guest.command(
-            "kill $(cat /run/agent.pid); sleep 0.3; port=$(grep -l org.qemu.guest_agent.0 "
-            "/sys/class/virtio-ports/*/name); port=${port%/name}; /usr/sbin/qemu-ga -m virtio-serial "
-            f"-p /dev/${{port##*/}} -t /run -F/bin/fsfreeze-hook {option} >/dev/null 2>&1 & "
-            "echo $! >/run/agent.pid; sleep 0.3")
 
 
 def one_trouble(machine, troubles, name):

@@ -61,6 +61,11 @@ extension LibvirtTests {
       let pass = try guest.domain().begin(guest.request(2, parent: 1))
       try pass.cut()
       guest.rig.killDaemon()
+      // Whoever owes the domain a thaw mustn't take it for gone.
+      let gone = #expect(throws: StrobeError.self) {
+        try LibvirtAgent(connecting: guest.rig.uri, domain: guest.name)
+      }
+      #expect(gone?.errno == ECONNREFUSED)
       #expect(pass.failure() != nil)
       #expect(throws: StrobeError.self) { try pass.close() }
       #expect(throws: StrobeError.self) { try pass.giveBack() }
@@ -158,13 +163,7 @@ extension LibvirtTests {
       let guest = try LibvirtGuest()
       try first(guest)
       try guest.write("vdb", 1, at: 1)
-      let nodes = try guest.rig.virsh("qemu-monitor-command", guest.name, "--hmp", "info block")
-      let node = try #require(
-        nodes.split(separator: "\n").first { $0.contains("vda.qcow2") }?.prefix { $0 != ":" })
-      try guest.rig.virsh(
-        "qemu-monitor-command", guest.name,
-        "{\"execute\":\"block-dirty-bitmap-remove\",\"arguments\":{\"node\":\"\(node)\","
-          + "\"name\":\"\(LibvirtGuest.checkpoint(1))\"}}")
+      try order("remove", "vda", guest)
       let pass = try guest.domain().begin(guest.request(2, parent: 1))
       try pass.cut()
       let exports = try pass.open()
@@ -177,6 +176,52 @@ extension LibvirtTests {
       #expect(
         try guest.rig.bitmaps(guest.name)
           == [LibvirtGuest.checkpoint(2), LibvirtGuest.checkpoint(2)])
+    }
+
+    /// What somebody did behind our back to a disk's bitmap before libvirt had to forget its checkpoint.
+    enum Spoilt: CaseIterable { case nothing, removed, disabled, both }
+
+    @Test(
+      "A checkpoint that libvirt has forgotten still counts where its bitmap does",
+      arguments: Spoilt.allCases)
+    func forgotten(spoilt: Spoilt) throws {
+      let guest = try LibvirtGuest()
+      try first(guest)
+      try guest.rig.virsh("checkpoint-delete", guest.name, LibvirtGuest.checkpoint(1), "--metadata")
+      #expect(try guest.checkpoints().isEmpty)
+      if spoilt != .nothing { try order(spoilt == .disabled ? "disable" : "remove", "vda", guest) }
+      if spoilt == .both { try order("remove", "vdb", guest) }
+      try guest.write("vda", 1, at: 3)
+      try guest.write("vdb", 1, at: 1)
+      let pass = try guest.domain().begin(guest.request(2, parent: 1))
+      let isKnown = spoilt != .both
+      #expect(try guest.checkpoints() == (isKnown ? [LibvirtGuest.checkpoint(1)] : []))
+      // A bitmap that doesn't count any more isn't left behind.
+      let left = spoilt == .nothing ? 2 : isKnown ? 1 : 0
+      #expect(try guest.rig.bitmaps(guest.name).count == left)
+      try pass.cut()
+      try guest.expect(
+        pass.open(), hold: guest.content,
+        changes: ["vda": spoilt == .nothing ? [3] : nil, "vdb": isKnown ? [1] : nil, "vdc": nil])
+      try pass.close()
+      try pass.commit(discredited: [])
+      #expect(try guest.checkpoints() == [LibvirtGuest.checkpoint(2)])
+      #expect(
+        try guest.rig.bitmaps(guest.name)
+          == [LibvirtGuest.checkpoint(2), LibvirtGuest.checkpoint(2)])
+    }
+
+    /// Does something to the first point's bitmap of a disk, past libvirt.
+    private func order(_ what: String, _ disk: String, _ guest: LibvirtGuest) throws {
+      let nodes = try guest.rig.virsh("qemu-monitor-command", guest.name, "--hmp", "info block")
+      let node = try #require(
+        nodes.split(whereSeparator: \.isNewline).first { $0.contains("\(disk).qcow2") }?.prefix {
+          $0 != ":"
+        })
+      try guest.rig.virsh(
+        "qemu-monitor-command", guest.name,
+        "{\"execute\":\"block-dirty-bitmap-\(what)\",\"arguments\":{\"node\":\"\(node)\","
+          + "\"name\":\"\(LibvirtGuest.checkpoint(1))\"}}")
     }
 
     private func first(_ guest: LibvirtGuest) throws {

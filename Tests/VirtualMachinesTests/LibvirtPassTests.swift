@@ -58,6 +58,28 @@ extension LibvirtTests {
       #expect(domain.disks.allSatisfy { $0.identity.hasPrefix("libvirt:\(uuid):vd") })
     }
 
+    /// Where libvirtd is new, it would start each QEMU of the machine and ask it what it can, for seconds.
+    @Test("Doesn't have libvirtd look at QEMUs that the guest hasn't")
+    func probes() throws {
+      let rig = try LibvirtRig(isProbed: false)
+      let image = try rig.makeImage("vda.qcow2", size: "4M")
+      try rig.define("guest", disks: LibvirtRig.disk(image, "vda"))
+      let before = try rig.whatWasProbed()
+      #expect(before.count == 1)
+      let domain = try LibvirtDomain(connecting: rig.uri, domain: "guest")
+      #expect(domain.description.hypervisor.contains(", QEMU pc-q35-"))
+      let pass = try domain.begin(
+        GuestPassRequest(
+          collection: LibvirtGuest.collection, point: LibvirtGuest.point(1), parent: nil,
+          disks: ["vda"], scratchFolder: rig.scratch, mayPause: false, countsChanges: true,
+          stop: CancellationFlag()))
+      try pass.cut()
+      #expect(try pass.open().map(\.disk) == ["vda"])
+      try pass.close()
+      try pass.commit(discredited: [])
+      #expect(try rig.whatWasProbed() == before)
+    }
+
     @Test("Leaves out what wasn't asked for, and counts for what it took")
     func someDisks() throws {
       let guest = try LibvirtGuest()

@@ -30,7 +30,8 @@ final class LibvirtRig {
   /// Where QEMU may make files.
   var scratch: String { folder.file("scratch") }
 
-  init() throws {
+  /// - Parameter isProbed: whether libvirtd knows all QEMUs of the machine from the start.
+  init(isProbed: Bool = true) throws {
     for name in ["run", "cfg", "cache", "img", "scratch", "cfg/libvirt"] {
       try makeDirectories(folder.file(name), mode: 0o755)
     }
@@ -39,9 +40,11 @@ final class LibvirtRig {
       Array("stdio_handler = \"file\"\n".utf8), to: folder.file("cfg/libvirt/qemu.conf"))
     try Shell.run("chmod", "755", folder.path)
     try Self.probed.withLock { probed in
-      try fill(probed)
+      try fill(isProbed ? probed : [:])
       try startDaemon()
-      if probed.isEmpty { probed = try whatWasProbed() }
+      guard isProbed && probed.isEmpty else { return }
+      try virsh("version")
+      probed = try whatWasProbed()
     }
   }
 
@@ -55,7 +58,7 @@ final class LibvirtRig {
     try giveToNobody()
   }
 
-  private func whatWasProbed() throws -> [String: [UInt8]] {
+  func whatWasProbed() throws -> [String: [UInt8]] {
     try namesInDirectory(probes).reduce(into: [:]) { $0[$1] = try readFile("\(probes)/\($1)") }
   }
 
@@ -82,7 +85,7 @@ final class LibvirtRig {
         "HOME": path, "XDG_RUNTIME_DIR": "\(path)/run", "XDG_CONFIG_HOME": "\(path)/cfg",
         "XDG_CACHE_HOME": "\(path)/cache",
       ], output: folder.file("daemon"))
-    try waitUntil("libvirtd answers") { (try? self.virsh("version")) != nil }
+    try waitUntil("libvirtd answers") { (try? self.virsh("list")) != nil }
   }
 
   func killDaemon() {

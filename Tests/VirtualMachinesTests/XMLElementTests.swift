@@ -87,6 +87,19 @@ struct XMLElementTests {
     #expect(try !LibvirtAgent.isConnected(in: XMLElement(parsing: Self.domain)))
   }
 
+  @Test(
+    "Which machines only a QEMU has that survives exports of disks with threads",
+    arguments: [
+      ("pc-q35-9.0", true), ("pc-i440fx-10.1", true), ("virt-9.2", true), ("pc-q35-8.2", false),
+      ("pc-q35-rhel9.4.0", false), ("pc-q35-noble", false), ("q35", false), ("pc-q35-9", false),
+      ("pc-q35-9.0.1", false), ("pc-q35--9.0", false), ("pc-q35-99999.0", false), ("", false),
+    ])
+  func machines(machine: String, isSafe: Bool) throws {
+    let domain = try XMLElement(
+      parsing: "<domain><os><type machine='\(machine)'>hvm</type></os></domain>")
+    #expect(LibvirtEmulator(domain).isSafeByMachine == isSafe)
+  }
+
   private static let domain = """
     <domain type='kvm'><name>x</name><devices>
     <disk type='file' device='disk'><driver name='qemu' type='qcow2' iothread='2'/>

@@ -36,6 +36,8 @@ const char *clibvirt_driver(clibvirt_connection *connection);
 // 1,000,000 * major + 1,000 * minor + release: of libvirtd, of the hypervisor.
 int clibvirt_version(clibvirt_connection *connection, unsigned long *version);
 int clibvirt_hypervisor_version(clibvirt_connection *connection, unsigned long *version);
+// XML of what domains may have whose emulator, machine and architecture aren't named.
+char *clibvirt_domain_capabilities(clibvirt_connection *connection);
 
 clibvirt_domain *clibvirt_domain_by_name(clibvirt_connection *connection, const char *name);
 clibvirt_domain *clibvirt_domain_by_uuid(clibvirt_connection *connection, const char *uuid);
@@ -70,13 +72,16 @@ clibvirt_checkpoint *clibvirt_checkpoint_by_name(clibvirt_domain *domain, const 
 void clibvirt_checkpoint_free(clibvirt_checkpoint *checkpoint);
 // Without the domain's part.
 char *clibvirt_checkpoint_xml(clibvirt_checkpoint *checkpoint);
-// Replaces what libvirt knows of a checkpoint; does nothing to the disks.
-int clibvirt_checkpoint_redefine(clibvirt_domain *domain, const char *xml);
+// Replaces what libvirt knows of a checkpoint; does nothing to the disks. `is_checked`: fails unless they have its
+// bitmaps, which count; libvirt before 6.10 always fails.
+int clibvirt_checkpoint_redefine(clibvirt_domain *domain, const char *xml, int is_checked);
 // Never its children. `metadata_only`: libvirt forgets it, the disks keep their bitmaps.
 int clibvirt_checkpoint_delete(clibvirt_checkpoint *checkpoint, int metadata_only);
 
 // How long the guest's agent may take for each answer, whoever asks; 0: for ever, as at libvirt's start.
 int clibvirt_limit_agent(clibvirt_domain *domain, int seconds);
+// Asks it what harms nobody.
+int clibvirt_ask_agent(clibvirt_domain *domain);
 // How many file systems were frozen or thawed.
 int clibvirt_freeze(clibvirt_domain *domain);
 int clibvirt_thaw(clibvirt_domain *domain);

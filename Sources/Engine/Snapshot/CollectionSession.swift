@@ -67,7 +67,8 @@ final class CollectionSession {
   }
 
   private static func disks(
-    of known: CollectionRecord?, _ guest: GuestSelection.Found, _ options: SnapshotOptions, _ name: String
+    of known: CollectionRecord?, _ guest: GuestSelection.Found, _ options: SnapshotOptions,
+    _ name: String
   ) throws(StrobeError) -> ([CollectionRecord.Disk], [DiskSource]) {
     switch guest {
     case .running(let guest): return (guest.records, try guest.sources())

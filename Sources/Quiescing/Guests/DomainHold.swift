@@ -39,8 +39,10 @@ final class DomainHold: Hold, @unchecked Sendable {
 
   private var seconds: Int { max(1, (milliseconds + 999) / 1000) }
 
-  /// Finds out, before anything is done, whether libvirt and the domain are there.
-  func check() throws(StrobeError) { _ = try LibvirtAgent(connecting: uri, domain: domain) }
+  /// Finds out, before anything is done, whether libvirt and the domain are there, and its agent answers.
+  func check() throws(StrobeError) {
+    try LibvirtAgent(connecting: uri, domain: domain).ask(seconds: seconds)
+  }
 
   func freeze(stop: CancellationFlag) -> FreezeAnswer {
     do throws(StrobeError) {

@@ -27,10 +27,14 @@ package final class DomainAtRest: Sendable {
     let object = "domain \(domain)"
     let isOff = try about(object) { () throws(LibvirtError) in try handle.state() == .off }
     guard isOff else { return nil }
-    let description = try about(object) { () throws(LibvirtError) in
-      try LibvirtDomain.description(of: handle)
+    let definition = try about(object) { () throws(LibvirtError) in
+      try handle.xml(inactive: true)
     }
-    let found = LibvirtDisk.all(in: try XMLElement(parsing: description.configuration ?? ""))
+    let document = try XMLElement(parsing: definition)
+    let description = try about(object) { () throws(LibvirtError) in
+      try LibvirtDomain.description(of: handle, LibvirtEmulator(document))
+    }
+    let found = LibvirtDisk.all(in: document)
     self.handle = handle
     self.description = description
     name = domain
@@ -40,14 +44,17 @@ package final class DomainAtRest: Sendable {
         obstacle: disk.obstacle ?? Self.obstacle(disk))
     }
     images = found.compactMap { disk in
-      guard let path = disk.path, let format = ImageFormat(rawValue: disk.format) else { return nil }
+      guard let path = disk.path, let format = ImageFormat(rawValue: disk.format) else {
+        return nil
+      }
       return Image(name: disk.target, path: path, format: format)
     }
   }
 
   private static func obstacle(_ disk: LibvirtDisk) -> String? {
     if disk.path == nil {
-      return "the domain is off, and its storage, \(disk.storage), is no file or device of this machine"
+      return
+        "the domain is off, and its storage, \(disk.storage), is no file or device of this machine"
     }
     if ImageFormat(rawValue: disk.format) == nil {
       return "the domain is off, and images in the format \(disk.format) can't be read without it"

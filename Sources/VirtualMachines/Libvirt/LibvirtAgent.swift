@@ -1,3 +1,4 @@
+import Glibc
 package import Platform
 
 /// Freezes the file systems of a domain through libvirt and the guest's agent.
@@ -17,9 +18,31 @@ package struct LibvirtAgent {
     }
   }
 
+  /// - Throws: `notFound` when there is no such domain. Not when nobody answers for libvirt: the domain may well run
+  ///   then, and be frozen.
   package init(connecting uri: String, domain: String) throws(StrobeError) {
-    self.domain = try LibvirtHandle(try LibvirtConnection(uri), domain: domain)
+    self.domain = try LibvirtHandle(try Self.connection(uri), domain: domain)
     name = domain
+  }
+
+  private static func connection(_ uri: String) throws(StrobeError) -> LibvirtConnection {
+    do throws(StrobeError) {
+      return try LibvirtConnection(uri)
+    } catch {
+      guard error.reason == .notFound else { throw error }
+      throw StrobeError(
+        .system(errno: ECONNREFUSED, call: "virConnectOpen", object: uri), error.message,
+        advice: error.advice)
+    }
+  }
+
+  /// Finds out whether the agent answers: a freeze that it never answers would have to be taken for one.
+  ///
+  /// - Throws: when it doesn't, or the domain is off.
+  package func ask(seconds: Int) throws(StrobeError) {
+    try about("domain \(name)") { () throws(LibvirtError) in
+      try domain.askAgent(seconds: seconds)
+    }
   }
 
   /// - Parameter seconds: what the agent has for each of its answers; the freeze may have worked although

@@ -1,4 +1,5 @@
 import CLibvirt
+import Glibc
 import Platform
 
 /// The checkpoints of one collection in one domain: which disks count from which point.
@@ -24,6 +25,29 @@ struct LibvirtCheckpoints {
     guard let checkpoint = try? XMLElement(parsing: document) else { return [] }
     let disks = checkpoint.child("disks")?.all("disk") ?? []
     return disks.filter { $0["checkpoint"] == "bitmap" }.compactMap { $0["name"] }
+  }
+
+  /// Tells libvirt again of a checkpoint that it has forgotten, with its definition, or because somebody had it to:
+  /// the bitmaps may be there still, and count.
+  ///
+  /// - Parameter disks: those that the checkpoint may have counted for.
+  /// - Returns: those whose bitmap libvirt has found well. Others' bitmaps of the name are removed.
+  func recall(_ name: String, of disks: [String]) throws(LibvirtError) -> Set<String> {
+    let time = "\(Glibc.time(nil))"
+    func redefine(_ disks: [String], isChecked: Bool) -> Bool {
+      let document = BackupDocuments.checkpoint(name, counting: disks, time: time)
+      do throws(LibvirtError) {
+        try domain.redefineCheckpoint(document, isChecked: isChecked)
+        return true
+      } catch { return false }
+    }
+    let well = disks.filter { redefine([$0], isChecked: true) }
+    for disk in disks where !well.contains(disk) && redefine([disk], isChecked: false) {
+      try? domain.deleteCheckpoint(name)
+    }
+    if !well.isEmpty && redefine(well, isChecked: true) { return Set(well) }
+    try forget(name)
+    return []
   }
 
   /// Deletes all but one.
@@ -63,6 +87,11 @@ struct LibvirtCheckpoints {
         BackupDocuments.checkpoint(name, counting: [disk], time: time ?? "0"))
       try? domain.deleteCheckpoint(name)
     }
+    try forget(name)
+  }
+
+  /// The disks keep the bitmaps.
+  private func forget(_ name: String) throws(LibvirtError) {
     do throws(LibvirtError) {
       try domain.deleteCheckpoint(name, forget: true)
     } catch {

@@ -70,10 +70,21 @@ package import Platform
     return LibvirtVersion(number: Int(number))
   }
 
+  /// The version of the QEMU that libvirt takes where a domain names no other (``defaultEmulator()``).
+  ///
+  /// The first who asks waits until libvirtd has started every QEMU of the machine and asked each what it can: seconds.
   func hypervisorVersion() throws(LibvirtError) -> LibvirtVersion {
     var number: UInt = 0
     try libvirt("virConnectGetVersion") { unsafe clibvirt_hypervisor_version(handle, &number) }
     return LibvirtVersion(number: Int(number))
+  }
+
+  /// The path of the QEMU that libvirt takes where a domain names no other; nil when it doesn't say.
+  func defaultEmulator() throws(LibvirtError) -> String? {
+    let document = try unsafe libvirtText("virConnectGetDomainCapabilities") {
+      unsafe clibvirt_domain_capabilities(handle)
+    }
+    return (try? XMLElement(parsing: document))?.child("path")?.text
   }
 }
 

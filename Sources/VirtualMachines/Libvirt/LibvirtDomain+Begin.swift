@@ -24,7 +24,10 @@ extension LibvirtDomain {
       // Younger ones are of passes that came to nothing, older ones of a commit that was cut short.
       try checkpoints.deleteAll(except: parent)
       guard let parent else { return Set<String>() }
-      return try checkpoints.disks(of: parent)
+      let counted = try checkpoints.disks(of: parent)
+      if !counted.isEmpty { return counted }
+      return try checkpoints.recall(
+        parent, of: chosen.filter { $0.recordObstacle == nil }.map(\.target))
     }
     try request.stop.check()
     let scratch = try LibvirtScratch(request, owner: owner)

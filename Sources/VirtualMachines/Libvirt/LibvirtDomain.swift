@@ -4,9 +4,6 @@ package import Platform
 
 /// A running domain of this machine's libvirt.
 package final class LibvirtDomain: GuestMachine {
-  /// From here on NBD exports of disks with iothreads don't make QEMU abort.
-  private static let threadsWork = LibvirtVersion(number: 9_000_000)
-
   package let description: MachineDescription
   package let disks: [GuestDisk]
   let handle: LibvirtHandle
@@ -37,26 +34,28 @@ package final class LibvirtDomain: GuestMachine {
     hasAgent = LibvirtAgent.isConnected(in: document)
     name = try about(object) { () throws(LibvirtError) in try handle.name() }
     owner = Self.owner(document, uri)
-    let hypervisor = try about(object) { () throws(LibvirtError) in
-      try connection.hypervisorVersion()
-    }
+    let emulator = LibvirtEmulator(document)
     description = try about(object) { () throws(LibvirtError) in
-      try Self.description(of: handle)
+      try Self.description(of: handle, emulator)
     }
     let uuid = description.uuid ?? name
     let threadsWork =
-      hypervisor >= Self.threadsWork
-      && !(images.contains(where: \.hasThread) && GuestProcess.isOutdated(uuid: uuid))
+      images.contains(where: \.hasThread) && emulator.survivesThreads(uuid, connection)
     disks = images.map { Self.disk($0, of: handle, uuid, threadsWork: threadsWork) }
+    // What a libvirtd that has died meanwhile doesn't tell isn't the disks' obstacle.
+    _ = try about(object) { () throws(LibvirtError) in try handle.state() }
   }
 
-  /// As it is defined: what it can be defined again with.
-  static func description(of handle: LibvirtHandle) throws(LibvirtError) -> MachineDescription {
+  /// With its definition: what it can be defined again with.
+  static func description(of handle: LibvirtHandle, _ emulator: LibvirtEmulator)
+    throws(LibvirtError) -> MachineDescription
+  {
     let connection = handle.connection
     return MachineDescription(
       hypervisor:
-        "libvirt \(try connection.libraryVersion()), \(connection.driver) \(try connection.hypervisorVersion())",
-      name: try handle.name(), uuid: try handle.uuid(), configuration: try handle.xml(inactive: true))
+        "libvirt \(try connection.libraryVersion()), \(connection.driver) \(emulator.machine)",
+      name: try handle.name(), uuid: try handle.uuid(),
+      configuration: try handle.xml(inactive: true))
   }
 
   private static func disk(
@@ -67,7 +66,7 @@ package final class LibvirtDomain: GuestMachine {
       obstacle =
         obstacle
         ?? "it has an iothread, and QEMU before 9.0 aborts at the end of an NBD export of such a disk; "
-        + "remove the iothread, install QEMU 9.0, or take its image while the domain is off"
+        + "remove the iothread, run the domain as a machine of 9.0 (pc-q35-9.0), or take its image while it is off"
     }
     var size = 0
     do throws(LibvirtError) {

@@ -134,9 +134,10 @@ import Platform
     }
   }
 
-  func redefineCheckpoint(_ xml: String) throws(LibvirtError) {
+  /// - Parameter isChecked: whether it fails unless the disks have the checkpoint's bitmaps, which count.
+  func redefineCheckpoint(_ xml: String, isChecked: Bool = false) throws(LibvirtError) {
     try libvirt("virDomainCheckpointCreateXML") {
-      unsafe clibvirt_checkpoint_redefine(domain, xml)
+      unsafe clibvirt_checkpoint_redefine(domain, xml, isChecked ? 1 : 0)
     }
   }
 
@@ -145,6 +146,19 @@ import Platform
       throw LibvirtError(last: "virDomainCheckpointLookupByName")
     }
     return unsafe checkpoint
+  }
+
+  /// Fails when the guest's agent answers nothing within a time, or the guest doesn't run.
+  func askAgent(seconds: Int) throws(LibvirtError) {
+    do throws(LibvirtError) {
+      _ = try limited(seconds) { () throws(LibvirtError) in
+        try libvirt("virDomainGetTime") { unsafe clibvirt_ask_agent(domain) }
+      }
+    } catch {
+      // Whatever else it says, it is there: it may not be allowed to tell.
+      let codes = [clibvirt_ERR_AGENT_UNRESPONSIVE, clibvirt_ERR_OPERATION_INVALID]
+      if codes.contains(error.code) { throw error }
+    }
   }
 
   /// How many file systems were frozen.

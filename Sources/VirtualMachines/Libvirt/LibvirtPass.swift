@@ -136,8 +136,13 @@ final class LibvirtPass: GuestPass {
           + "\(discredited.sorted().joined(separator: ", ")) missed some, and libvirt keeps one for all"
       )
     }
-    let checkpoints = checkpoints
+    let (checkpoints, parent) = (checkpoints, documents.parent)
+    let counting = disks.filter(\.counts).map(\.target)
     try about("domain \(domain.name)") { () throws(LibvirtError) in
+      // Forgotten meanwhile, it would leave its bitmaps behind.
+      if let parent, try checkpoints.disks(of: parent).isEmpty {
+        _ = try? checkpoints.recall(parent, of: counting)
+      }
       try checkpoints.deleteAll(except: kept)
     }
   }

@@ -41,8 +41,9 @@ package final class QEMUMachine: GuestMachine {
       throw StrobeError(.busy, "another pass of this process reads the guest at \(monitor.path)")
     }
     do throws(StrobeError) {
+      let lock = try GuestLock(of: monitor, uuid: description.uuid)
       try clearLeftovers(request)
-      return try QEMUPass(self, request, names)
+      return try QEMUPass(self, request, names, lock)
     } catch {
       LivePasses.end(names)
       throw error
@@ -87,8 +88,7 @@ package final class QEMUMachine: GuestMachine {
         .busy, "process \(other.owner.process) reads the guest at \(monitor.path)",
         advice: "wait until it has ended")
     }
-    // A pass that began since, through another monitor, is left alone: given its filter's disk back under its hands, QEMU 7.2
-    // ended with a failed assertion.
+    // A pass that began since, in another container (GuestLock), is left alone.
     try TakeDown(monitor: monitor, features: features) {
       $0 == own || !LivePasses.isRunning($0)
     }.run()

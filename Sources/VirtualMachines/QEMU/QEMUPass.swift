@@ -21,6 +21,8 @@ final class QEMUPass: GuestPass {
   private(set) var warnings: [String] = []
   /// By disk: why the parent's bitmap says nothing.
   private(set) var doubts: [String: String] = [:]
+  /// Until it is closed.
+  private var lock: GuestLock?
   private var hasServer = false
   private var hasBegun = false
   private var isClosed = false
@@ -30,10 +32,11 @@ final class QEMUPass: GuestPass {
   /// The first thing that broke the instant.
   private var fault: String?
 
-  init(_ machine: QEMUMachine, _ request: GuestPassRequest, _ names: PassNames)
-    throws(StrobeError)
-  {
+  init(
+    _ machine: QEMUMachine, _ request: GuestPassRequest, _ names: PassNames, _ lock: GuestLock
+  ) throws(StrobeError) {
     self.machine = machine
+    self.lock = lock
     self.request = request
     self.names = names
     disks = try Self.disks(of: request, machine)
@@ -219,6 +222,7 @@ final class QEMUPass: GuestPass {
     try folder.remove()
     isClosed = true
     LivePasses.end(names)
+    lock = nil
   }
 
   private func takeDown() throws(StrobeError) {

@@ -32,6 +32,15 @@ package final class QMPConnection {
   /// The descriptor, for a process that inherits it.
   package var number: Int32 { socket.number }
 
+  /// Who made the socket, which may have been somebody with more rights than it has by now.
+  var peer: (process: Int32, user: UInt32, group: UInt32)? {
+    // struct ucred, see unix(7).
+    var peer: (process: Int32, user: UInt32, group: UInt32) = (0, 0, 0)
+    var size = socklen_t(12)
+    let result = unsafe getsockopt(number, SOL_SOCKET, SO_PEERCRED, &peer, &size)
+    return result == 0 ? peer : nil
+  }
+
   private static func awaitGreeting(_ socket: LineSocket, until deadline: Int)
     throws(StrobeError)
   {

@@ -81,12 +81,7 @@ final class ScratchFolder {
 
   /// Whom QEMU runs as. The socket knows who made it, which may have been somebody with more rights.
   private static func owner(of monitor: QMPConnection) -> (user: UInt32, group: UInt32) {
-    // struct ucred, see unix(7).
-    var peer: (process: Int32, user: UInt32, group: UInt32) = (0, geteuid(), getegid())
-    var size = socklen_t(12)
-    guard unsafe getsockopt(monitor.number, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 else {
-      return (geteuid(), getegid())
-    }
+    guard let peer = monitor.peer else { return (geteuid(), getegid()) }
     let status = readText("/proc/\(peer.process)/status") ?? ""
     return (
       effective("Uid:", in: status) ?? peer.user, effective("Gid:", in: status) ?? peer.group
