@@ -256,6 +256,24 @@ struct GuestHoldTests {
     #expect(!guest.agent.isFrozen && systems.records.isEmpty)
   }
 
+  @Test("Whose agent says a line without an end is thawed over a new connection")
+  func endlessLine() throws {
+    let session = try session([guest.agentHold])
+    _ = try session.freeze()
+    let isFirst = Atomic<Bool>(true)
+    guest.agent.state.withLock {
+      $0.instead = { command, client in
+        guard command == "guest-fsfreeze-thaw",
+          isFirst.exchange(false, ordering: .relaxed)
+        else { return false }
+        client.send([UInt8](repeating: UInt8(ascii: "x"), count: 4 << 20))
+        return true
+      }
+    }
+    #expect(try session.thaw().isHeld)
+    #expect(guest.isLetGo && systems.records.isEmpty)
+  }
+
   @Test("Whose agent is restarted meanwhile is thawed over a new connection")
   func restarted() throws {
     let session = try session([guest.agentHold])

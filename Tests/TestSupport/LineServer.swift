@@ -29,7 +29,13 @@ package final class LineServer: Sendable {
   package let path: String
   private let listener: Int32
   private let isStopped = Atomic<Bool>(false)
-  private let hasEnded = Atomic<Bool>(false)
+  private let thread = Mutex<End?>(nil)
+
+  /// The wait for the thread's end.
+  private struct End: @unchecked Sendable {
+    // Sendable: pthread_join(3) may be called on any thread, and is called once.
+    let wait: () -> Void
+  }
 
   /// - Parameters:
   ///   - greet: called for every client first.
@@ -52,20 +58,22 @@ package final class LineServer: Sendable {
     guard result == 0, listen(descriptor, 8) == 0 else {
       throw Shell.Failure(description: "can't listen at \(path): \(errno)")
     }
-    _ = inBackground { [self] in
+    let wait = inBackground { [self] in
       while let client = accepted() {
         greet(client)
         serve(client, answer)
         close(client.descriptor)
       }
-      hasEnded.store(true, ordering: .sequentiallyConsistent)
     }
+    guard let wait else { throw Shell.Failure(description: "no thread for \(path)") }
+    thread.withLock { [end = End(wait: wait)] in $0 = end }
   }
 
   /// Ends it; nobody listens any more. May be called again.
   package func stop() {
     guard !isStopped.exchange(true, ordering: .sequentiallyConsistent) else { return }
-    while !hasEnded.load(ordering: .sequentiallyConsistent) { usleep(1000) }
+    let end = thread.withLock { $0 }
+    end?.wait()
     close(listener)
     _ = unsafe unlink(path)
   }

@@ -30,6 +30,8 @@ final class FakeMonitor {
       throw Shell.Failure(description: "can't listen at \(path)")
     }
     let join = inBackground {
+      // Nobody waits for it.
+      pthread_detach(pthread_self())
       let number = accept(listener, nil, nil)
       if number >= 0 { serve(Client(number: number)) }
     }

@@ -92,6 +92,39 @@ struct GuestAgentTests {
     #expect(!shared.isFrozen)
   }
 
+  @Test("A thaw whose hooks take long is asked for again, and its own count is the answer")
+  func slowThaw() throws {
+    let agent = try connect()
+    agent.resendMilliseconds = 100
+    #expect(try agent.freeze(milliseconds: 1000) == 2)
+    instead(of: "guest-fsfreeze-thaw") { _ in
+      usleep(250_000)
+      return false
+    }
+    #expect(try agent.thaw(milliseconds: 10_000) == 2)
+    #expect(!agent.mayBeFrozen && !fake.isFrozen)
+    // What was asked for again is still to be answered, and is no answer to this one.
+    fake.state.withLock { $0.instead = nil }
+    #expect(try agent.freeze(milliseconds: 10_000) == 2)
+    #expect(try agent.thaw(milliseconds: 10_000) == 2)
+  }
+
+  @Test("An agent that lost a thaw with half a command in its hands thaws at the next one")
+  func restarted() throws {
+    let agent = try connect()
+    agent.resendMilliseconds = 100
+    #expect(try agent.freeze(milliseconds: 1000) == 2)
+    let lost = Atomic<Int>(2)
+    fake.state.withLock {
+      $0.instead = { name, client in
+        guard name == "guest-fsfreeze-thaw" else { return false }
+        return lost.wrappingSubtract(1, ordering: .relaxed).oldValue > 0
+      }
+    }
+    #expect(try agent.thaw(milliseconds: 10_000) == 2)
+    #expect(!agent.mayBeFrozen && !fake.isFrozen)
+  }
+
   @Test("The answer to a synchronisation that comes twice is no count")
   func synchronizationTwice() throws {
     let server = try LineServer(folder.file("twice.sock")) { line, client in

@@ -19,4 +19,11 @@ struct JSONValueTests {
   func refused(text: String) {
     #expect(JSONValue(decoding: text.utf8) == nil)
   }
+
+  @Test("What lies deeper than a small stack is refused where there is one", arguments: [64, 65])
+  func deep(depth: Int) {
+    let text =
+      String(repeating: "{\"a\":", count: depth) + "1" + String(repeating: "}", count: depth)
+    #expect((JSONValue(decoding: text.utf8, bracketLimit: 64) != nil) == (depth == 64))
+  }
 }

@@ -102,6 +102,27 @@ struct QMPConnectionTests {
     #expect(error.errno == EPROTO && error.message.contains("query-x"), "\(error)")
   }
 
+  @Test("A complaint about what the guardian sent is no answer, but is told when there is none")
+  func complaint() throws {
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      let complaint = #"{"error": {"class": "GenericError", "desc": "JSON parse error, stray"}}"#
+      let first = client.hear()
+      client.sayLine(complaint)
+      client.sayLine(#"{"return": {}, "id": "strobe-guardian"}"#)
+      client.answer(first, ["first": true])
+      _ = client.hear()
+      client.sayLine(complaint)
+      _ = client.hear()
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    #expect(try connection.execute("query-x") == ["first": true])
+    let error = try #require(throws: StrobeError.self) {
+      try connection.execute("query-y", milliseconds: 100)
+    }
+    #expect(error.errno == ETIMEDOUT && error.message.contains("stray"), "\(error)")
+  }
+
   @Test("An answer that comes too late isn't taken for the next command's")
   func late() throws {
     let monitor = try FakeMonitor { client in
@@ -134,6 +155,28 @@ struct QMPConnectionTests {
       #expect(error.message.contains("QEMU ended"), "\(error)")
     }
     #expect(connection.isBroken)
+  }
+
+  @Test("A monitor that doesn't read costs the limit, and gets to know when it is given up")
+  func deaf() throws {
+    let isOver = CancellationFlag()
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      while !isOver.isCancelled { usleep(1_000) }
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let start = monotonicMilliseconds()
+    let error = try #require(throws: StrobeError.self) {
+      try connection.execute(
+        "query-x", ["text": .string(String(repeating: "x", count: 4 << 20))], milliseconds: 200)
+    }
+    #expect(error.errno == EAGAIN && connection.isBroken, "\(error)")
+    #expect(monotonicMilliseconds() - start < 5_000)
+    connection.hangUp()
+    // Whoever else holds it, too: a process that inherited it.
+    var byte: UInt8 = 0
+    #expect(unsafe recv(connection.number, &byte, 1, 0) == 0)
+    isOver.cancel()
   }
 
   @Test("Events are waited for, taken once, and bounded")

@@ -38,6 +38,8 @@ struct XMLElementTests {
     "<!DOCTYPE a [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><a>&e;</a>",
     "<!DOCTYPE a [<!ENTITY b 'bbbbbbbb'><!ENTITY c '&b;&b;&b;&b;'>]><a x='&c;'>&c;</a>",
     "<!DOCTYPE a SYSTEM 'http://127.0.0.1:1/a.dtd'><a/>",
+    // One character with the letter before it, and the beginning of a name.
+    "<!DOCTYPE\u{200D}a [<!ENTITY e 'text'>]><\u{200D}a x='&e;'/>",
     String(repeating: "<a>", count: 65) + String(repeating: "</a>", count: 65),
     String(repeating: "<a>", count: 100_000) + String(repeating: "</a>", count: 100_000),
     "<a>" + String(repeating: "x", count: XMLElement.sizeLimit) + "</a>",

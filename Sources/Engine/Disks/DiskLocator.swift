@@ -63,15 +63,18 @@ enum GuestLocator: Equatable {
 
   /// - Returns: nil when it is the locator of something else.
   static func parse(_ text: String) -> (GuestLocator, disk: String)? {
-    guard let hash = text.lastIndex(of: "#") else { return nil }
-    let disk = String(text[text.index(after: hash)...])
+    // By bytes: a name may begin or end with what would make one character with the separator.
+    let separator = UInt8(ascii: "#")
+    guard let hash = text.utf8.lastIndex(of: separator) else { return nil }
+    let disk = String(text[text.utf8.index(after: hash)...])
     let rest = text[..<hash]
     if rest.hasPrefix(qemuScheme + "/") {
       return (.qemu(monitor: String(rest.dropFirst(qemuScheme.count))), disk)
     }
-    guard rest.hasPrefix(libvirtScheme), let inner = rest.lastIndex(of: "#") else { return nil }
+    guard rest.hasPrefix(libvirtScheme), let inner = rest.utf8.lastIndex(of: separator)
+    else { return nil }
     let uri = String(rest[..<inner].dropFirst(libvirtScheme.count))
-    return (.libvirt(uri: uri, domain: String(rest[rest.index(after: inner)...])), disk)
+    return (.libvirt(uri: uri, domain: String(rest[rest.utf8.index(after: inner)...])), disk)
   }
 
   func text(ofDisk disk: String) -> String {

@@ -85,7 +85,10 @@ enum GuestSelection {
       return .qemu(monitor: absolutePath(monitor))
     case .libvirt(let uri, let domain):
       try refuseNamedDisks(options)
-      guard !domain.isEmpty, !domain.contains("#"), !domain.contains("@"), !uri.contains("#") else {
+      let (hash, at) = (UInt8(ascii: "#"), UInt8(ascii: "@"))
+      guard !domain.isEmpty, !domain.utf8.contains(hash), !domain.utf8.contains(at),
+        !uri.utf8.contains(hash)
+      else {
         throw StrobeError(
           .usage, "domain \(Names.quoted(domain)) has no name that could be remembered")
       }

@@ -61,6 +61,8 @@ final class AgentHold: Hold, @unchecked Sendable {
           return error.errno == 0 ? EIO : error.errno
         }
       }
+      // The engine has it, too, and a line that doesn't end breaks it on this side only.
+      agent.hangUp()
       usleep(100_000)
       do throws(StrobeError) {
         agent = try GuestAgent(connecting: agent.path, milliseconds: left)

@@ -28,9 +28,10 @@ final class DomainHold: Hold, @unchecked Sendable {
 
   /// - Parameter place: `domain@URI`.
   init(place: String, milliseconds: Int, inheriting descriptor: Int32 = -1) {
-    let at = place.firstIndex(of: "@") ?? place.endIndex
+    // By bytes: a name may end with what would make one character with the `@`.
+    let at = place.utf8.firstIndex(of: UInt8(ascii: "@")) ?? place.endIndex
     domain = String(place[..<at])
-    uri = at == place.endIndex ? "" : String(place[place.index(after: at)...])
+    uri = at == place.endIndex ? "" : String(place[place.utf8.index(after: at)...])
     self.milliseconds = milliseconds
     self.descriptor = descriptor
   }

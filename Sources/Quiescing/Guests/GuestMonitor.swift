@@ -57,7 +57,8 @@ final class GuestMonitor {
     until deadline: Int, _ isWanted: (JSONValue) -> JSONValue?
   ) throws(StrobeError) -> JSONValue {
     while let line = try socket.line(until: deadline) {
-      if let found = JSONValue(decoding: line).flatMap(isWanted) { return found }
+      let message = JSONValue(decoding: line, bracketLimit: MonitorPeek.bracketLimit)
+      if let found = message.flatMap(isWanted) { return found }
     }
     throw StrobeError(
       .system(errno: ETIMEDOUT, call: "read", object: socket.path),

@@ -12,6 +12,10 @@ struct MonitorPeek {
   /// Usually there are some hundred bytes; at most what the kernel keeps for a socket (net.core.wmem_max).
   private static let rooms = [64 << 10, 1 << 20, 16 << 20]
 
+  /// Brackets of a message: what the guardian looks for has fewer than ten. What the engine had asked for may have
+  /// thousands, and is passed over.
+  static let bracketLimit = 64
+
   init(_ descriptor: Int32) {
     self.descriptor = descriptor
     mark = Self.unread(descriptor)?.count ?? 0
@@ -21,7 +25,9 @@ struct MonitorPeek {
   func messages() -> [JSONValue]? {
     guard let bytes = Self.unread(descriptor) else { return nil }
     return bytes.dropFirst(mark).split(separator: UInt8(ascii: "\n")).compactMap {
-      JSONValue(decoding: $0.last == UInt8(ascii: "\r") ? $0.dropLast() : $0)
+      JSONValue(
+        decoding: $0.last == UInt8(ascii: "\r") ? $0.dropLast() : $0,
+        bracketLimit: Self.bracketLimit)
     }
   }
 

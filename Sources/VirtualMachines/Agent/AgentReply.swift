@@ -11,10 +11,7 @@ package enum AgentReply: Sendable, Equatable {
   /// - Returns: nil when it is no reply.
   package init?(line: some BidirectionalCollection<UInt8>) {
     let text = line.lastIndex(of: 0xff).map { line[line.index(after: $0)...] } ?? line[...]
-    // A decoder that calls itself for each bracket must not be led to the end of a small stack.
-    guard Self.brackets(in: text) <= Self.bracketLimit, let value = JSONValue(decoding: text) else {
-      return nil
-    }
+    guard let value = JSONValue(decoding: text, bracketLimit: Self.bracketLimit) else { return nil }
     if let returned = value["return"] {
       self = .returned(returned)
     } else if let kind = value["error"]?["class"]?.text {
@@ -22,10 +19,5 @@ package enum AgentReply: Sendable, Equatable {
     } else {
       return nil
     }
-  }
-
-  /// How many brackets open, which is no less than how deep they lie in one another.
-  private static func brackets(in text: some Sequence<UInt8>) -> Int {
-    text.reduce(0) { $0 + ($1 == UInt8(ascii: "[") || $1 == UInt8(ascii: "{") ? 1 : 0) }
   }
 }

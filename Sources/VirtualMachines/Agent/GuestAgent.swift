@@ -32,7 +32,7 @@ package final class GuestAgent {
   private static let thawCommand = "guest-fsfreeze-thaw"
   private static let synchronization = "guest-sync-delimited"
   /// After this long a thaw is sent again: the agent may have been restarted with the first one in its hands.
-  private static let resendMilliseconds = 5_000
+  package var resendMilliseconds = 5_000
 
   /// - Throws: `notFound` when nobody listens, `busy` when no connection is to be had, `system`.
   package init(connecting path: String, milliseconds: Int) throws(StrobeError) {
@@ -49,6 +49,9 @@ package final class GuestAgent {
 
   /// The connection, for whoever inherits it.
   package var number: Int32 { socket.number }
+
+  /// The agent has one client: another connection is served when this one is over, for everybody who has it.
+  package func hangUp() { socket.hangUp() }
 
   // MARK: commands
 
@@ -116,11 +119,14 @@ package final class GuestAgent {
   ///   they are frozen still.
   package func thaw(milliseconds: Int) throws(StrobeError) -> Int {
     let deadline = monotonicMilliseconds() + milliseconds
+    var sent: [Int] = []
+    var answered: Int?
     while true {
-      let request = newSynchronization().bytes + Self.line(Self.thawCommand)
-      try send(request, Self.thawCommand, until: deadline)
-      let turn = min(deadline, monotonicMilliseconds() + Self.resendMilliseconds)
-      guard let reply = try replyToThaw(until: turn) else {
+      let request = newSynchronization()
+      sent.append(request.identifier)
+      try send(request.bytes + Self.line(Self.thawCommand), Self.thawCommand, until: deadline)
+      let turn = min(deadline, monotonicMilliseconds() + resendMilliseconds)
+      guard let reply = try replyToThaw(sent, &answered, until: turn) else {
         guard monotonicMilliseconds() < deadline else { throw timedOut(Self.thawCommand) }
         continue
       }
@@ -186,14 +192,25 @@ package final class GuestAgent {
     throw timedOut(command)
   }
 
+  /// What answers one of the thaws that were sent.
+  ///
+  /// A thaw whose hooks take their time is answered after the next one was sent: that count is the true one, for the
+  /// next finds nothing frozen. An error there may be about the byte before the next synchronisation, so only the
+  /// last thaw's counts.
+  ///
+  /// - Parameters:
+  ///   - sent: their synchronisations; earlier ones' answers don't count.
+  ///   - answered: the synchronisation that was answered last.
   /// - Returns: nil when there was none in time.
-  private func replyToThaw(until deadline: Int) throws(StrobeError) -> AgentReply? {
-    var isSynchronized = false
+  private func replyToThaw(
+    _ sent: [Int], _ answered: inout Int?, until deadline: Int
+  ) throws(StrobeError) -> AgentReply? {
     while let line = try line(until: deadline, nil) {
       guard let reply = AgentReply(line: line) else { continue }
-      if isSynchronization(reply) {
-        isSynchronized = true
-      } else if isSynchronized {
+      if case .returned(.integer(let number)) = reply {
+        if sent.contains(number) { answered = number }
+        if answered != nil && !isSynchronization(reply) { return reply }
+      } else if answered == sent.last {
         return reply
       }
     }

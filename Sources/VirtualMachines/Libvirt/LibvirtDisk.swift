@@ -27,7 +27,7 @@ package struct LibvirtDisk: Sendable, Equatable {
   }
 
   private init?(_ disk: XMLElement, threadedControllers: Set<String>) {
-    guard let target = disk.child("target"), let name = target["dev"],
+    guard let target = disk.child("target"), let name = target["dev"], !name.isEmpty,
       ["disk", "lun"].contains(disk["device"] ?? "disk"), disk.child("readonly") == nil,
       let source = disk.child("source"), let storage = Self.storage(source)
     else { return nil }

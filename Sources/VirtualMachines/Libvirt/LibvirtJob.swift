@@ -47,7 +47,9 @@ final class LibvirtJob: Sendable {
 
   private func lookUntilOver() {
     while !isOver.load(ordering: .acquiring) {
-      if failure() != nil { return }
+      // A libvirt that doesn't answer now may answer again, and then the guest may have been stopped.
+      _ = failure()
+      if loss.withLock({ $0 != nil }) { return }
       var left = Self.watchMilliseconds
       while left > 0, !isOver.load(ordering: .acquiring) {
         usleep(50_000)

@@ -33,7 +33,7 @@ extension XMLElement {
       throw .damaged("libvirt's XML", expected: "at most \(Self.sizeLimit) bytes", found: "more")
     }
     // Also the bytes of a comment: libvirt writes no such.
-    guard !document.contains("<!DOCTYPE") else {
+    guard !Self.hasType(bytes) else {
       throw .damaged("libvirt's XML", expected: "no document type", found: "one")
     }
     Self.prepare
@@ -52,6 +52,14 @@ extension XMLElement {
       throw .damaged("libvirt's XML", expected: "an element", found: "none")
     }
     self = try unsafe XMLElement(root, depth: 0)
+  }
+
+  /// By bytes: a character that joins the one before it would hide the word.
+  private static func hasType(_ bytes: [UInt8]) -> Bool {
+    let word = Array("<!DOCTYPE".utf8)
+    return bytes.indices.contains {
+      bytes[$0] == word[0] && bytes[$0...].prefix(word.count).elementsEqual(word)
+    }
   }
 
   /// Once, before the first thread parses. See https://gnome.pages.gitlab.gnome.org/libxml2/html/threads.html.

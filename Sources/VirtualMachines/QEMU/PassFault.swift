@@ -11,7 +11,9 @@ extension QEMUPass {
       if let text = try sizeFault() { return text }
       if let text = try jobFault() { return text }
       if areOpen, let text = try exportFault() { return text }
-      return areOpen ? try viewFault() : nil
+      if areOpen, let text = try viewFault() { return text }
+      // What QEMU answered since brought the events before it along.
+      return eventFault()
     } catch {
       return "\(error)"
     }

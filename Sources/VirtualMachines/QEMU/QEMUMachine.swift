@@ -62,6 +62,8 @@ package final class QEMUMachine: GuestMachine {
   /// - Returns: false when nobody listens any more: QEMU has ended.
   func reconnect() throws(StrobeError) -> Bool {
     guard monitor.isBroken else { return true }
+    // Also one that is broken on this side only: a line without an end, a command that was sent by halves.
+    monitor.hangUp()
     do throws(StrobeError) {
       monitor = try QMPConnection(connecting: monitor.path, milliseconds: milliseconds)
       return true

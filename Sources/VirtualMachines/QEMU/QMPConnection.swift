@@ -4,7 +4,8 @@ package import Platform
 /// A connection to QEMU's monitor, or to that of qemu-storage-daemon.
 ///
 /// - One thread uses it. Another process that inherited the descriptor may write whole commands meanwhile
-///   (the guardian lets a guest go on); what is answered to those is passed over.
+///   (the guardian lets a guest go on); what is answered to those is passed over, and so are errors without an id:
+///   the guardian begins with a byte that QEMU complains of, to end a command that was sent by halves.
 /// - Every command has a limit. An answer that comes later is passed over, too.
 ///
 /// Source: docs/interop/qmp-spec.rst of QEMU.
@@ -40,6 +41,9 @@ package final class QMPConnection {
     let result = unsafe getsockopt(number, SOL_SOCKET, SO_PEERCRED, &peer, &size)
     return result == 0 ? peer : nil
   }
+
+  /// A monitor has one client: another connection is served when this one is over.
+  package func hangUp() { socket.hangUp() }
 
   private static func awaitGreeting(_ socket: LineSocket, until deadline: Int)
     throws(StrobeError)
@@ -85,12 +89,17 @@ package final class QMPConnection {
     } catch {
       throw broken(error, command)
     }
+    var complaint = ""
     while true {
       guard let message = try receive(until: deadline, command) else {
-        throw problem(ETIMEDOUT, command, "no answer for \(milliseconds) ms")
+        throw problem(ETIMEDOUT, command, "no answer for \(milliseconds) ms" + complaint)
       }
-      // An error without an id is QEMU's answer to what it could not read at all.
-      guard message["id"] == id || message["id"] == nil && message["error"] != nil else { continue }
+      guard message["id"] == id else {
+        if message["id"] == nil, let error = message["error"] {
+          complaint = ", but a complaint about no command in particular: \(QMPError(error).text)"
+        }
+        continue
+      }
       if let value = message["return"] { return .success(value) }
       if let error = message["error"] { return .failure(QMPError(error)) }
     }

@@ -92,6 +92,17 @@ extension JSONValue: Codable {
     self = value
   }
 
+  /// For a thread with a small stack: the decoder calls itself for each level, and takes some KiB for it.
+  ///
+  /// - Parameter bracketLimit: how many brackets may open, which is no less than how deep they lie in one another.
+  /// - Returns: nil also when there are more.
+  package init?(decoding bytes: some Sequence<UInt8>, bracketLimit: Int) {
+    var count = 0
+    for byte in bytes where byte == UInt8(ascii: "[") || byte == UInt8(ascii: "{") { count += 1 }
+    if count > bracketLimit { return nil }
+    self.init(decoding: bytes)
+  }
+
   /// One line, without a line end.
   package var line: String {
     let encoder = JSONEncoder()

@@ -42,6 +42,9 @@ package final class LineSocket {
   /// For whoever inherits it.
   package var number: Int32 { descriptor }
 
+  /// Ends the connection for everybody who has it.
+  func hangUp() { shutdown(descriptor, Int32(SHUT_RDWR)) }
+
   private static func connect(_ path: String, _ milliseconds: Int) throws(StrobeError) -> Int32 {
     let file = try UnixSocket.make(path)
     // A full backlog makes connect(2) wait: for as long as a send may.
@@ -69,6 +72,8 @@ package final class LineSocket {
   }
 
   private static func setLimit(_ number: Int32, _ milliseconds: Int) {
+    // 0 would be no limit.
+    let milliseconds = max(1, milliseconds)
     var limit = timeval(
       tv_sec: milliseconds / 1000, tv_usec: suseconds_t(milliseconds % 1000 * 1000))
     unsafe setsockopt(
@@ -79,9 +84,11 @@ package final class LineSocket {
   ///
   /// - Throws: `system` with EPIPE or ECONNRESET when the other end is gone, EAGAIN when it doesn't read.
   package func send(_ bytes: [UInt8], milliseconds: Int) throws(StrobeError) {
-    Self.setLimit(descriptor, max(1, milliseconds))
+    let deadline = monotonicMilliseconds() + milliseconds
     var done = 0
     while done < bytes.count {
+      // For all of it, however it is cut up.
+      Self.setLimit(descriptor, deadline - monotonicMilliseconds())
       done += try systemCall("send", path) {
         unsafe bytes[done...].withUnsafeBytes {
           unsafe Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))

@@ -18,7 +18,7 @@ package struct FuzzedParser: Sendable {
   package static let all: [FuzzedParser] = [
     .configuration, .collection, .point, .layer, .chain, .segment, .headTable, .pointIndex, .spool,
     .repairs, .verification, .journal, .protection, .freezeRecord, .guardian, .arguments, .values,
-    .mountTable, .agentReply, .domain, .locator,
+    .mountTable, .agentReply, .domain, .locator, .monitor,
   ]
 }
 
