@@ -42,8 +42,14 @@ package struct MachineDescription: Sendable, Equatable {
   package let uuid: String?
   /// What the guest can be defined again with (libvirt's domain XML), or nil.
   package let configuration: String?
+  /// Tells this run of the guest from any other, or nil.
+  package let run: String?
 
-  package init(hypervisor: String, name: String?, uuid: String?, configuration: String? = nil) {
+  package init(
+    hypervisor: String, name: String?, uuid: String?, configuration: String? = nil,
+    run: String? = nil
+  ) {
+    self.run = run
     self.hypervisor = hypervisor
     self.name = name
     self.uuid = uuid
@@ -58,6 +64,8 @@ package struct GuestPassRequest: Sendable {
   package let point: String
   /// The point that changes are counted from; nil: everything is read.
   package let parent: String?
+  /// The ``MachineDescription/run`` that the parent was taken of, if that is known.
+  package let parentRun: String?
   /// Names of ``GuestDisk``s.
   package let disks: [String]
   /// A directory for scratch images and sockets. The hypervisor must be able to open what is made there.
@@ -69,12 +77,14 @@ package struct GuestPassRequest: Sendable {
   package let stop: CancellationFlag
 
   package init(
-    collection: String, point: String, parent: String?, disks: [String], scratchFolder: String,
+    collection: String, point: String, parent: String?, parentRun: String? = nil, disks: [String],
+    scratchFolder: String,
     mayPause: Bool, countsChanges: Bool, stop: CancellationFlag
   ) {
     self.collection = collection
     self.point = point
     self.parent = parent
+    self.parentRun = parentRun
     self.disks = disks
     self.scratchFolder = scratchFolder
     self.mayPause = mayPause

@@ -18,6 +18,8 @@ final class LibvirtGuest {
   private(set) var content: [String: [UInt8]]
   /// What was written since the test emptied it.
   var written: [String: Set<Int>] = [:]
+  /// The run of the guest that points were taken of so far.
+  private(set) var run: String?
 
   init() throws {
     rig = try LibvirtRig()
@@ -35,7 +37,11 @@ final class LibvirtGuest {
           <disk type='file' device='cdrom'><driver name='qemu' type='raw'/>
            <source file='\(images[3])'/><target dev='sda' bus='sata'/><readonly/></disk>
           """)
+    try noteRun()
   }
+
+  /// A point was taken of the run that goes on now.
+  func noteRun() throws { run = try domain().description.run }
 
   /// Writes whole chunks, as the guest would.
   func write(_ disk: String, _ byte: UInt8, at chunk: Int, count: Int = 1) throws {
@@ -76,7 +82,8 @@ final class LibvirtGuest {
   ) -> GuestPassRequest {
     GuestPassRequest(
       collection: Self.collection, point: Self.point(point), parent: parent.map(Self.point),
-      disks: disks, scratchFolder: scratch ?? rig.scratch, mayPause: false, countsChanges: counts,
+      parentRun: run, disks: disks,
+      scratchFolder: scratch ?? rig.scratch, mayPause: false, countsChanges: counts,
       stop: CancellationFlag())
   }
 

@@ -33,6 +33,63 @@ extension LibvirtTests {
       #expect(try DomainAtRest(connecting: rig.uri, domain: "sleeper") == nil)
     }
 
+    /// libvirt gives the bitmaps of all disks one name: a copy of another disk's image brings one of that name along.
+    @Test(
+      "Started anew, one of several disks is read whole; a lone one is not, unless it lies over another"
+    )
+    func startedAnew() throws {
+      let rig = try LibvirtRig()
+      let below = try rig.makeImage("below.qcow2", size: "4M")
+      let over = rig.folder.file("img/over.qcow2")
+      try Shell.run(
+        "qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", "qcow2", over)
+      try Shell.run("chown", "nobody", over)
+      let images = try ["a", "b", "c"].map { try rig.makeImage("\($0).qcow2", size: "4M") }
+      let domains = [
+        ("two", [images[0], images[1]], true), ("lone", [images[2]], false), ("over", [over], true),
+      ]
+      for (name, paths, isWhole) in domains {
+        let disks = zip(paths, ["vda", "vdb"]).map { LibvirtRig.disk($0, $1) }.joined()
+        try rig.define(name, disks: disks)
+        let first = try LibvirtDomain(connecting: rig.uri, domain: name)
+        let run = try #require(first.description.run)
+        #expect(
+          try doubts(rig, first, 1, after: nil, of: run)
+            == Array(repeating: nil, count: paths.count))
+        // The same run: what counts, counts.
+        #expect(
+          try doubts(rig, first, 2, after: 1, of: run) == Array(repeating: nil, count: paths.count))
+        try rig.virsh("destroy", "--graceful", name)
+        if paths.count > 1 { try Shell.run("cp", paths[0], paths[1]) }
+        try rig.virsh("start", name)
+        let second = try LibvirtDomain(connecting: rig.uri, domain: name)
+        #expect(second.description.run != run)
+        for doubt in try doubts(rig, second, 3, after: 2, of: run) {
+          #expect((doubt?.contains("started anew") ?? false) == isWhole, "\(name): \(doubt ?? "")")
+        }
+      }
+    }
+
+    /// Takes a point, and tells why disks are read whole.
+    private func doubts(
+      _ rig: LibvirtRig, _ domain: LibvirtDomain, _ point: Int, after parent: Int?, of run: String
+    ) throws -> [String?] {
+      let pass = try domain.begin(
+        GuestPassRequest(
+          collection: LibvirtGuest.collection, point: LibvirtGuest.point(point),
+          parent: parent.map(LibvirtGuest.point), parentRun: run, disks: domain.disks.map(\.name),
+          scratchFolder: rig.scratch, mayPause: false, countsChanges: true, stop: CancellationFlag()
+        ))
+      try pass.cut()
+      let exports = try pass.open()
+      try pass.close()
+      try pass.commit(discredited: [])
+      if parent != nil {
+        for export in exports { #expect((export.bitmap == nil) == (export.doubt != nil)) }
+      }
+      return exports.map(\.doubt)
+    }
+
     @Test("Refuses disks that can't be read without it, by name")
     func obstacles() throws {
       let rig = try LibvirtRig()

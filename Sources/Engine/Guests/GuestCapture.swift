@@ -53,14 +53,16 @@ final class GuestCapture {
     let description = guest.machine.description
     outcome.machine = MachineRecord(
       hypervisor: description.hypervisor, name: description.name, uuid: description.uuid,
-      way: pass.way, configuration: description.configuration)
+      way: pass.way, configuration: description.configuration,
+      run: description.run)
   }
 
   private var request: GuestPassRequest {
     let counts = context.options.tracking != .none
     return GuestPassRequest(
       collection: context.collection.id, point: context.id.description,
-      parent: counts ? context.parent?.id : nil, disks: guest.disks.map(\.name),
+      parent: counts ? context.parent?.id : nil, parentRun: context.parent?.machine?.run,
+      disks: guest.disks.map(\.name),
       scratchFolder: context.collection.guest?.scratch ?? settings.scratchFolder,
       mayPause: context.collection.guest?.neverPauses != true, countsChanges: counts,
       stop: settings.stop)

@@ -12,10 +12,14 @@ public struct MachineRecord: Codable, Sendable, Equatable {
   public let way: String
   /// What it can be defined again with: libvirt's domain XML; nil where there is none.
   public let configuration: String?
+  /// Tells the run of the guest that the point was taken of from any other; nil where that isn't known. For programs.
+  public let run: String?
 
   package init(
-    hypervisor: String, name: String?, uuid: String?, way: String, configuration: String?
+    hypervisor: String, name: String?, uuid: String?, way: String, configuration: String?,
+    run: String? = nil
   ) {
+    self.run = run
     self.hypervisor = hypervisor
     self.name = name
     self.uuid = uuid

@@ -14,6 +14,17 @@ package enum GuestProcess {
     }
   }
 
+  /// Tells this run of a domain from any other; nil when its QEMU can't be seen from here.
+  ///
+  /// - Parameter uuid: of the domain, as in QEMU's arguments.
+  package static func mark(uuid: String) -> String? {
+    guard let boot = readText("/proc/sys/kernel/random/boot_id"), !boot.isEmpty else { return nil }
+    let found = ((try? namesInDirectory("/proc")) ?? []).compactMap(Int.init)
+      .filter { isQEMU("/proc/\($0)", uuid) }
+    guard found.count == 1, let mark = ProcessMark(of: found[0]) else { return nil }
+    return "\(boot)-\(mark.text)"
+  }
+
   private static func isQEMU(_ folder: String, _ uuid: String) -> Bool {
     guard let line = try? readFile(folder + "/cmdline", limit: 4 << 20) else { return false }
     let words = line.split(separator: 0)

@@ -83,17 +83,32 @@ extension LibvirtDisk {
       return "its qcow2 image is of version 2, which holds no record of changes "
         + "(while the domain is off: qemu-img amend -o compat=v3 \(storage))"
     }
+    // Bit 2 of the incompatible features.
+    if let header, header[79] & 4 != 0 {
+      return
+        "its qcow2 image keeps its data in another file, which can be changed without the image"
+    }
     return nil
   }
 
-  /// Of the qcow2 format; nil when it can't be read here. Source: QEMU's docs/interop/qcow2.txt, "Header".
-  private var version: UInt8? {
+  /// Whether the image has a backing file, or may have one.
+  package var liesOverAnother: Bool { header.map { $0[8..<16].contains { $0 != 0 } } ?? true }
+
+  /// Of the qcow2 format; nil when it can't be read here.
+  private var version: UInt8? { header?[7] }
+
+  /// The first 104 bytes of a qcow2 image; nil when they can't be read here, or it is none. Source: QEMU's
+  /// docs/interop/qcow2.txt, "Header".
+  private var header: [UInt8]? {
     guard let path, let file = try? FileDescriptor(opening: path, O_RDONLY) else { return nil }
-    var header = [UInt8](repeating: 0, count: 8)
+    var header = [UInt8](repeating: 0, count: 104)
     let count = unsafe header.withUnsafeMutableBytes { try? unsafe file.read(at: 0, into: $0) }
-    guard count == 8, header.starts(with: Array("QFI\u{FB}".unicodeScalars.map { UInt8($0.value) }))
+    guard let count, count >= 72,
+      header.starts(with: Array("QFI\u{FB}".unicodeScalars.map { UInt8($0.value) }))
     else { return nil }
-    return header[7]
+    // In version 2 it is shorter, and what follows is something else.
+    if header[7] == 2 { header.replaceSubrange(72..., with: [UInt8](repeating: 0, count: 32)) }
+    return header
   }
 
   /// Tells what it is stored in from what takes the same path later.

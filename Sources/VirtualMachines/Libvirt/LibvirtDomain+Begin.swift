@@ -33,8 +33,11 @@ extension LibvirtDomain {
     let scratch = try LibvirtScratch(request, owner: owner)
     do throws(StrobeError) {
       try checkSpace(scratch, chosen)
+      let proof = CheckpointProof(
+        isSameRun: request.parentRun != nil && request.parentRun == description.run,
+        counted: counted)
       return try LibvirtPass(
-        request, domain: self, disks: chosen, counted: counted, scratch: scratch,
+        request, domain: self, disks: chosen, proof: proof, scratch: scratch,
         checkpoints: checkpoints)
     } catch {
       try? scratch.remove()

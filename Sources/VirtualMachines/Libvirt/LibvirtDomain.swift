@@ -51,11 +51,12 @@ package final class LibvirtDomain: GuestMachine {
     throws(LibvirtError) -> MachineDescription
   {
     let connection = handle.connection
+    let uuid = try handle.uuid()
     return MachineDescription(
       hypervisor:
         "libvirt \(try connection.libraryVersion()), \(connection.driver) \(emulator.machine)",
-      name: try handle.name(), uuid: try handle.uuid(),
-      configuration: try handle.xml(inactive: true))
+      name: try handle.name(), uuid: uuid, configuration: try handle.xml(inactive: true),
+      run: GuestProcess.mark(uuid: uuid))
   }
 
   private static func disk(

@@ -17,10 +17,9 @@ final class LibvirtPass: GuestPass {
   /// Why a disk has to be read whole although there is a parent.
   private var doubts: [String: String] = [:]
 
-  /// - Parameter counted: the disks of the parent's checkpoint.
   init(
     _ request: GuestPassRequest, domain: LibvirtDomain, disks images: [LibvirtDisk],
-    counted: Set<String>, scratch: LibvirtScratch, checkpoints: LibvirtCheckpoints
+    proof: CheckpointProof, scratch: LibvirtScratch, checkpoints: LibvirtCheckpoints
   ) throws(StrobeError) {
     self.request = request
     self.domain = domain
@@ -34,13 +33,10 @@ final class LibvirtPass: GuestPass {
     disks = []
     for image in images {
       let obstacle = image.recordObstacle
-      let isIncremental = request.parent != nil && counted.contains(image.target)
+      let isIncremental = request.parent != nil && proof.doubt(of: image) == nil
       if request.parent != nil && !isIncremental {
         doubts[image.target] =
-          obstacle
-          ?? (counted.isEmpty
-            ? "libvirt has no checkpoint of the parent point any more"
-            : "the checkpoint of the parent point doesn't count for it")
+          obstacle ?? proof.doubt(of: image)
       } else if let obstacle, request.countsChanges {
         warnings.append("disk \(image.target) will be read whole each time: \(obstacle)")
       }
