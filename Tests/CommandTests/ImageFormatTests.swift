@@ -118,6 +118,17 @@ struct ImageFormatTests {
     #expect(left == [])
   }
 
+  @Test("An encrypted image is refused, with what can be done")
+  func encrypted() throws {
+    let shop = try Workshop(seed: 88)
+    let image = shop.file("secret.qcow2")
+    try Shell.run(
+      "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=key,data=word", "-o",
+      "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10", image, "4M")
+    try shop.strobe("snapshot", "web", "--disk", "os=qcow2:\(image)")
+      .expect(1, says: "is encrypted", "qemu-nbd --object secret")
+  }
+
   @Test("An image that a running guest holds is refused, with the way that works")
   func held() throws {
     let shop = try Workshop(seed: 63)

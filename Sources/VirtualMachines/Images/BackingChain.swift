@@ -26,6 +26,13 @@ enum BackingChain {
       )
     }
     for image in JSONValue(decoding: text)?.elements ?? [] {
+      if image["encrypted"]?.flag == true {
+        throw StrobeError(
+          .refused, "image \(path) is encrypted: without its key nothing in it can be read",
+          advice:
+            "take it through its guest, with --qmp SOCKET or --libvirt DOMAIN, or serve it yourself with "
+            + "qemu-nbd --object secret,… and name its nbd+unix:// URI")
+      }
       let data = image["format-specific"]?["data"]
       if let file = data?["data-file"]?.text {
         throw refused(path, "keeps its data in \(file)")

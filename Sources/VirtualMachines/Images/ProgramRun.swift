@@ -38,14 +38,16 @@ package enum ProgramRun {
     return (process, complaints)
   }
 
-  /// Runs a program to its end.
+  /// Runs a program to its end, or to that of the thread that calls.
   ///
   /// - Throws: `system` with what it wrote to its standard error when its exit status isn't 0; `cancelled`.
   package static func run(
     _ program: String, _ arguments: [String], output: OutputFile? = nil, milliseconds: Int,
     stop: CancellationFlag
   ) throws(StrobeError) {
-    let (process, complaints) = try start(program, arguments, output: output)
+    let guarded = try find("setpriv", package: "util-linux")
+    let (process, complaints) = try start(
+      guarded, ["--pdeathsig", "KILL", "--", program] + arguments, output: output)
     let limit = monotonicMilliseconds() + milliseconds
     while !process.isOver {
       if stop.isCancelled || monotonicMilliseconds() > limit {
