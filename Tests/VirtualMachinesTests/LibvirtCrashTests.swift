@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 import VirtualMachines
 
-extension LibvirtTests {
+extension LibvirtCrashes {
   @Suite("A pass of libvirt's after a crash")
   struct LibvirtCrashTests {
     enum Step: Int, CaseIterable { case begun, cut, opened, closed, committed }

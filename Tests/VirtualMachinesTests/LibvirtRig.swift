@@ -5,10 +5,15 @@ import TestSupport
 import Testing
 import VirtualMachines
 
-/// One after the other: each has a libvirtd of its own and a guest that computes all the time.
+/// Two at a time, these and the next: each has a libvirtd of its own and a guest that computes all the time.
 @Suite(
   "Guests of libvirt", .serialized, .enabled(if: LibvirtRig.isPossible, "\(LibvirtRig.needs)"))
 enum LibvirtTests {}
+
+@Suite(
+  "Guests of libvirt, and crashes", .serialized,
+  .enabled(if: LibvirtRig.isPossible, "\(LibvirtRig.needs)"))
+enum LibvirtCrashes {}
 
 /// A session libvirtd of user nobody, which leaves `/etc` and `/var` alone, and its guests: all ended with it.
 ///
