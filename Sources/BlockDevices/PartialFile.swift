@@ -98,7 +98,7 @@ enum PartialFile {
   private static func isAlone(
     _ file: borrowing FileDescriptor, _ target: String
   ) throws(StrobeError) -> Bool {
-    guard lockPatiently(file) else {
+    guard file.lockPatiently() else {
       guard errno == EWOULDBLOCK else {
         throw .system(errno, call: "flock", object: file.path)
       }
@@ -108,17 +108,5 @@ enum PartialFile {
     let facts = try file.facts()
     guard let named = try FileFacts(path: file.path) else { return false }
     return named.isSameFile(as: facts)
-  }
-
-  /// Asks again for a moment: a program that was just started holds copies of its parent's descriptors, and
-  /// so its locks, until it runs.
-  private static func lockPatiently(_ file: borrowing FileDescriptor) -> Bool {
-    for _ in 0..<40 {
-      if clinux_try_lock(file.number, 1) == 0 { return true }
-      guard errno == EWOULDBLOCK else { return false }
-      usleep(5000)
-    }
-    errno = EWOULDBLOCK
-    return false
   }
 }

@@ -16,7 +16,7 @@ final class GuestLock: Sendable {
     let path = "\(try Self.folder())/guest-\(Self.key(monitor, uuid)).lock"
     for _ in 0..<1000 {
       let file = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_NOFOLLOW)
-      guard Self.lockPatiently(file) else {
+      guard file.lockPatiently() else {
         guard errno == EWOULDBLOCK else { throw .system(errno, call: "flock", object: path) }
         let holder = readText(path).flatMap { $0.isEmpty ? nil : "process \($0)" }
         throw StrobeError(
@@ -39,18 +39,6 @@ final class GuestLock: Sendable {
   }
 
   deinit { unsafe unlink(file.path) }
-
-  /// Asks again for a moment: a program that was just started holds copies of its parent's descriptors, and so its
-  /// locks, until it runs.
-  private static func lockPatiently(_ file: borrowing FileDescriptor) -> Bool {
-    for _ in 0..<40 {
-      if clinux_try_lock(file.number, 1) == 0 { return true }
-      guard errno == EWOULDBLOCK else { return false }
-      usleep(5000)
-    }
-    errno = EWOULDBLOCK
-    return false
-  }
 
   /// Whom nobody gave a UUID is known by its process, or by the socket.
   private static func key(_ monitor: QMPConnection, _ uuid: String?) -> String {
