@@ -24,6 +24,9 @@ extension LibvirtTests {
       #expect(domain.description.name == "sleeper" && domain.description.uuid != nil)
       #expect(domain.description.configuration?.contains("data.raw") == true)
       try domain.checkIsOff()
+      // As if it had run and ended meanwhile.
+      try Shell.run("touch", data)
+      #expect(throws: StrobeError.self) { try domain.checkIsOff() }
       #expect(throws: StrobeError.self) {
         try LibvirtDomain(connecting: rig.uri, domain: "sleeper")
       }

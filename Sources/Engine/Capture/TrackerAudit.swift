@@ -45,8 +45,9 @@ struct TrackerAudit {
     let count = capture.geometry.chunkCount
     guard count > 0 else { return [] }
     var chosen: Set<Int> = []
-    for _ in 0..<Self.sampleCount / 2 { chosen.insert(Int.random(in: 0..<count)) }
-    for group in groupsWithContent(limit: Self.sampleCount / 2) {
+    let groups = groupsWithContent(limit: Self.sampleCount / 2)
+    for _ in groups.count..<Self.sampleCount { chosen.insert(Int.random(in: 0..<count)) }
+    for group in groups {
       if let position = chunkWithContent(in: group) { chosen.insert(position) }
     }
     return chosen.filter { !hinted[$0] }.sorted()

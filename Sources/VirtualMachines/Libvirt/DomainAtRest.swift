@@ -1,3 +1,4 @@
+import CLinux
 package import Platform
 
 /// A domain of this machine's libvirt that is off: nobody writes to its disks, which are read past libvirt.
@@ -14,6 +15,8 @@ package final class DomainAtRest: Sendable {
   /// All disks that a running domain's snapshot would take.
   package let disks: [GuestDisk]
   private let images: [Image]
+  /// When the files of the images were last written to.
+  private let times: [String]
   private let handle: LibvirtHandle
   private let name: String
 
@@ -49,6 +52,7 @@ package final class DomainAtRest: Sendable {
       }
       return Image(name: disk.target, path: path, format: format)
     }
+    times = images.map(Self.time)
   }
 
   private static func obstacle(_ disk: LibvirtDisk) -> String? {
@@ -62,6 +66,11 @@ package final class DomainAtRest: Sendable {
     return nil
   }
 
+  private static func time(_ image: Image) -> String {
+    guard let facts = try? FileFacts(path: image.path), facts.isRegularFile else { return "" }
+    return "\(facts.inode) \(facts.modified_seconds).\(facts.modified_nanoseconds)"
+  }
+
   /// Where a disk without ``GuestDisk/obstacle`` is.
   package func image(of disk: String) -> Image? { images.first { $0.name == disk } }
 
@@ -70,9 +79,10 @@ package final class DomainAtRest: Sendable {
     let isOff = try about("domain \(name)") { () throws(LibvirtError) in
       try handle.state() == .off
     }
-    guard isOff else {
+    // It may have run and ended in between.
+    guard isOff, times == images.map(Self.time) else {
       throw StrobeError(
-        .busy, "domain \(name) was started while its images were read",
+        .busy, "domain \(name) was started, or its images written to, while they were read",
         advice: "run the command again: a running domain is read through libvirt")
     }
   }
