@@ -1,6 +1,7 @@
 import Glibc
 import Platform
 import TestSupport
+import Testing
 
 /// An NBD server of somebody else's, ended with the test: `qemu-nbd` or `nbdkit` on a socket of its own.
 final class NBDServer {
@@ -10,15 +11,34 @@ final class NBDServer {
 
   var uri: String { "nbd+unix:///?socket=\(socket)" }
 
-  /// - Parameter words: the program and its arguments; `SOCKET` stands for the socket.
-  init(_ shop: Workshop, _ words: [String]) throws {
+  /// - Parameters:
+  ///   - words: the program and its arguments; `SOCKET` stands for the socket.
+  ///   - isNamed: whether it says by a file of that name instead that it listens.
+  init(_ shop: Workshop, _ words: [String], isNamed: Bool = false) throws {
     let name = hexadecimal(randomBytes(3))
     socket = shop.file("\(name).sock")
     output = shop.file("server-\(name)")
     let socket = socket
     process = try RunningProcess(
       words.map { $0.replacing("SOCKET", with: socket) }, environment: [:], output: output)
-    for _ in 0..<2000 where unsafe access(socket, F_OK) != 0 { usleep(5000) }
+    if isNamed {
+      try waitUntil("listens") { process.hasEnded || readText(socket) == "\(process.id)" }
+    } else {
+      try process.waitUntilListening(at: socket)
+    }
+  }
+
+  /// At a port of this host that nobody listened at.
+  /// - Parameter words: the plugin and its parameters.
+  static func onLoopback(_ shop: Workshop, _ words: String...) throws -> (NBDServer, port: String) {
+    for _ in 0..<100 {
+      let port = Int.random(in: 20_000..<30_000)
+      let command = ["nbdkit", "--foreground", "--ip-addr", "127.0.0.1", "--port", "\(port)"]
+      let server = try NBDServer(
+        shop, command + ["--pidfile", "SOCKET"] + words, isNamed: true)
+      if !server.process.hasEnded { return (server, "\(port)") }
+    }
+    throw Shell.Failure(description: "no free port")
   }
 
   /// Of an image file.

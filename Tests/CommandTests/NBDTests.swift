@@ -52,7 +52,7 @@ struct NBDTests {
       shop, "--filter=error", "file", image, "error-pread=EIO", "error-pread-rate=20%")
     try shop.strobe("snapshot", "web", "--disk", "os=\(failing.uri)", "--idle", "os")
       .expect(1, says: "read error in bytes", "nothing was committed")
-    let slow = try NBDServer.nbdkit(shop, "--filter=delay", "file", image, "delay-read=300ms")
+    let slow = try NBDServer.nbdkit(shop, "--filter=delay", "file", image, "delay-read=60")
     let pass = try shop.strobe.start(
       ["snapshot", "web", "--disk", "os=\(slow.uri)", "--idle", "os"], output: shop.file("slow"))
     usleep(1_500_000)
@@ -136,13 +136,7 @@ struct NBDTests {
   func ownSource(spelling: String) throws {
     let shop = try Workshop(seed: 56)
     let image = try shop.image("disk.raw", 2 << 20)
-    let port = "\(Int.random(in: 20_000..<30_000))"
-    let server = try NBDServer(
-      shop,
-      [
-        "nbdkit", "--foreground", "--ip-addr", "127.0.0.1", "--port", port, "--pidfile", "SOCKET",
-        "file", image,
-      ])
+    let (server, port) = try NBDServer.onLoopback(shop, "file", image)
     let source = "nbd://localhost:\(port)"
     try shop.strobe("snapshot", "web", "--disk", "os=\(source)", "--idle", "os").expect(0)
     let target = spelling == "SAME" ? source : spelling.replacing("PORT", with: port)

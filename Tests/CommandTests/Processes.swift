@@ -95,16 +95,3 @@ extension Workshop {
     throw Shell.Failure(description: "\(words) is too fast to be caught")
   }
 }
-
-extension RunningProcess {
-  /// The letter of proc_pid_stat(5), or nil when it is gone.
-  private var state: Character? {
-    guard let text = readText("/proc/\(id)/stat"), let end = text.lastIndex(of: ")") else {
-      return nil
-    }
-    return text[end...].dropFirst(2).first
-  }
-
-  var hasEnded: Bool { state == nil || state == "Z" }
-  var isStopped: Bool { state == "T" }
-}

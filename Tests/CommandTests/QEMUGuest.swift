@@ -36,9 +36,7 @@ final class QEMUGuest {
     words += more
     if let folder { words = ["sh", "-c", "cd \"$0\" && exec \"$@\"", folder] + words }
     process = try RunningProcess(words, environment: [:], output: shop.file("qemu-\(name)"))
-    for path in [monitor, own] {
-      for _ in 0..<4000 where unsafe access(path, F_OK) != 0 { usleep(5000) }
-    }
+    try process.waitUntilListening(at: monitor, own)
   }
 
   /// Writes as the guest would: through the node that its device has.
@@ -54,7 +52,7 @@ final class QEMUGuest {
   func ask(_ command: String, mayFail: Bool = false) throws -> String {
     let script = """
       import json, socket, sys
-      s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1]); f = s.makefile("rw")
+      s = socket.socket(socket.AF_UNIX); s.settimeout(120); s.connect(sys.argv[1]); f = s.makefile("rw")
       f.readline()
       for line in ('{"execute":"qmp_capabilities"}', sys.argv[2]):
           f.write(line + "\\n"); f.flush()

@@ -19,7 +19,7 @@ struct RealProcessorTests {
       "-m", "16",
       "-qmp", "unix:\(monitor),server=on,wait=off", "-qmp", "unix:\(other),server=on,wait=off",
     ])
-    try waitUntil("sockets") { unsafe access(monitor, F_OK) == 0 && access(other, F_OK) == 0 }
+    try process.waitUntilListening(at: monitor, other)
     return (process, monitor, try negotiated(other))
   }
 

@@ -144,20 +144,6 @@ func startWriter(_ directory: String) throws -> RunningProcess {
   try RunningProcess(["sh", "-c", "echo written > \(directory)/written-$$"])
 }
 
-extension RunningProcess {
-  /// The letter of proc_pid_stat(5), or nil when it is gone.
-  var state: Character? {
-    guard let text = readText("/proc/\(id)/stat"), let end = text.lastIndex(of: ")") else {
-      return nil
-    }
-    return text[end...].dropFirst(2).first
-  }
-
-  var hasEnded: Bool { state == nil || state == "Z" }
-  /// Whether it waits in the kernel and no signal helps.
-  var isBlocked: Bool { state == "D" }
-}
-
 /// Whether a process exists that isn't a zombie.
 func isAlive(_ process: Int32) -> Bool {
   guard let text = readText("/proc/\(process)/stat"), let end = text.lastIndex(of: ")") else {

@@ -1,3 +1,4 @@
+import Glibc
 import Platform
 import SnapshotRepository
 import TestSupport
@@ -124,6 +125,13 @@ struct RetentionClockTests {
     #expect(try timeline.kept(rule(\.keepWithinSeconds, 1)) == [0, 1, 2, 3])
   }
 
+  /// Of this thread; what else the machine does takes none.
+  private func processorSeconds() -> Int {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return time.tv_sec
+  }
+
   @Test("Thirty thousand points are decided in a moment")
   func many() throws {
     var seconds = 1_500_000_000
@@ -133,11 +141,9 @@ struct RetentionClockTests {
     }
     var policy = rule(\.keepHourly, 48)
     policy.keepYearly = 100
-    let clock = ContinuousClock()
     let timeline = Timeline(times, now: times.last!)
-    var kept: Set<Int> = []
-    let span = try clock.measure { kept = try timeline.kept(policy) }
-    #expect(kept.count >= 48)
-    #expect(span < .seconds(5))
+    let start = processorSeconds()
+    #expect(try timeline.kept(policy).count >= 48)
+    #expect(processorSeconds() - start < 5)
   }
 }

@@ -22,7 +22,7 @@ struct GuestProcessTests {
   }
 
   private func pollUntil(_ condition: () -> Bool) throws -> Bool {
-    for _ in 0..<200 where !condition() { usleep(10_000) }
+    for _ in 0..<6000 where !condition() { usleep(10_000) }
     return condition()
   }
 }

@@ -26,4 +26,15 @@ struct JSONValueTests {
       String(repeating: "{\"a\":", count: depth) + "1" + String(repeating: "}", count: depth)
     #expect((JSONValue(decoding: text.utf8, bracketLimit: 64) != nil) == (depth == 64))
   }
+
+  @Test("Brackets in strings are no brackets; no string hides one")
+  func strings() {
+    let text: JSONValue = ["a": .string(String(repeating: "[{\"\\", count: 100)), "b": [[1]]]
+    #expect(JSONValue(decoding: text.line.utf8, bracketLimit: 3) == text)
+    #expect(JSONValue(decoding: text.line.utf8, bracketLimit: 2) == nil)
+    #expect(JSONValue(decoding: #"{"\\":[{}]}"#.utf8, bracketLimit: 2) == nil)
+    // In UTF-16 what looks like the escape of a quotation mark is none.
+    let wide = #"["\\",[[[[]]]]]"#.utf16.flatMap { [UInt8($0 & 0xff), UInt8($0 >> 8)] }
+    #expect(JSONValue(decoding: wide, bracketLimit: 100) == nil)
+  }
 }

@@ -108,7 +108,7 @@ final class LibvirtRig {
   }
 
   func waitUntil(_ what: String, _ condition: () -> Bool) throws {
-    for _ in 0..<600 {
+    for _ in 0..<2400 {
       if condition() { return }
       usleep(50_000)
     }

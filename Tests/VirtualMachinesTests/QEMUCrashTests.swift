@@ -157,7 +157,7 @@ struct QEMUCrashTests {
     let pass = try guest.machine().begin(request(guest, point: 1))
     #expect(try !leftovers(guest).contains { $0.contains("0123abcd") })
     let other = try #require(throws: StrobeError.self) {
-      try QEMUMachine(socket: guest.folder.file("qmp3"), milliseconds: 5_000)
+      try QEMUMachine(socket: guest.folder.file("qmp3"), milliseconds: 60_000)
         .begin(request(guest, point: 1, collection: hexadecimal(randomBytes(12))))
     }
     #expect(other.reason == .busy, "\(other)")

