@@ -240,6 +240,32 @@ struct GuestCommandTests {
     try guest.ask(#"{"execute":"query-status"}"#)
   }
 
+  @Test("A guest that hangs can be given up, before a pass and in it; the next pass clears up")
+  func hanging() throws {
+    let shop = try Workshop(seed: 78)
+    let guest = try QEMUGuest(shop, images(shop, "os"))
+    try shop.strobe("snapshot", "vm", "--qmp", guest.monitor).expect(0)
+    func giveUp(_ words: String..., when isReached: () -> Bool) throws {
+      let output = shop.file("hanging")
+      let pass = try shop.strobe.start(["snapshot", "vm"] + words, output: output)
+      try waitUntil("reached") { pass.hasEnded || isReached() }
+      usleep(500_000)
+      pass.signal(SIGINT)
+      #expect(pass.wait() == 130, "\(readText(output + ".err") ?? "")")
+      guest.hang(false)
+    }
+    guest.hang(true)
+    try giveUp { true }
+    // Between what is prepared and the cut.
+    let (hook, mark) = (shop.file("hook"), shop.file("mark"))
+    let text = "#!/bin/sh\nkill -STOP \(guest.processID)\necho > \(mark)\n"
+    try writeBytes(Array(text.utf8), to: hook)
+    try Shell.run("chmod", "755", hook)
+    try giveUp("--pre-freeze", hook) { readText(mark) != nil }
+    let next = try shop.strobe("snapshot", "vm", "--json").expect(0).json()
+    #expect(next["disks"][0]["changeSource"].text == "qemu-bitmap")
+  }
+
   @Test("A monitor that somebody else holds is busy, and the guest unharmed")
   func held() throws {
     let shop = try Workshop(seed: 73)

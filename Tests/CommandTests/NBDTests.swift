@@ -64,6 +64,19 @@ struct NBDTests {
     #expect(!list.output.contains("web@"), "\(list.output)")
   }
 
+  @Test("A target whose server hangs can be given up")
+  func hangingTarget() throws {
+    let shop = try Workshop(seed: 58)
+    try shop.snapshot("--disk", "os=\(shop.image("disk.raw", 4 << 20, random: 1 << 20))")
+    let server = try NBDServer.nbdkit(shop, "--filter=delay", "memory", "4M", "delay-zero=6000")
+    let output = shop.file("hanging")
+    let restore = try shop.strobe.start(
+      ["restore", "web@latest", "--disk", "os=\(server.uri)"], output: output)
+    usleep(1_500_000)
+    restore.signal(SIGINT)
+    #expect(restore.wait() == 130, "\(readText(output + ".err") ?? "")")
+  }
+
   @Test("A server that takes small requests only is read and written with such")
   func smallRequests() throws {
     let shop = try Workshop(seed: 54, chunkSize: "1MiB")

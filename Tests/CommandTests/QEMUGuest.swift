@@ -74,6 +74,10 @@ final class QEMUGuest {
     process.wait()
   }
 
+  /// Makes it hang, or go on.
+  func hang(_ hangs: Bool) { process.signal(hangs ? SIGSTOP : SIGCONT) }
+  var processID: Int32 { process.id }
+
   func end() {
     process.signal(SIGKILL)
     process.wait()

@@ -144,6 +144,36 @@ struct QMPConnectionTests {
     #expect(try connection.execute("query-y") == ["second": true])
   }
 
+  @Test("Whoever waits can be cancelled; what hangs holds nobody up a second time")
+  func cancelled() throws {
+    let (stop, isOver) = (CancellationFlag(), CancellationFlag())
+    let monitor = try FakeMonitor { client in
+      client.greet()
+      let first = client.hear()
+      stop.cancel()
+      let second = client.hear()
+      // Late, and for nobody; then the guest is itself again.
+      while !isOver.isCancelled { usleep(1_000) }
+      client.answer(first)
+      client.answer(second)
+      client.answer(client.hear(), ["third": true])
+      _ = client.hear()
+    }
+    let connection = try QMPConnection(connecting: monitor.path, milliseconds: patience)
+    connection.stop = stop
+    let error = try #require(throws: StrobeError.self) {
+      try connection.execute("query-x", milliseconds: 600_000)
+    }
+    #expect(error.reason == .cancelled && !connection.isBroken, "\(error)")
+    connection.stop = nil
+    let late = try #require(throws: StrobeError.self) {
+      try connection.execute("query-y", milliseconds: 600_000)
+    }
+    #expect(late.errno == ETIMEDOUT && late.message.contains("for 5000 ms"), "\(late)")
+    isOver.cancel()
+    #expect(try connection.execute("query-z", milliseconds: patience) == ["third": true])
+  }
+
   @Test("The end in the middle of an answer is the guest's end, for every later command, too")
   func end() throws {
     let monitor = try FakeMonitor { client in

@@ -86,12 +86,16 @@ import Platform
 
   /// Waits for a command that was given, to its end or until it takes too long.
   ///
-  /// - Parameter cookie: what libnbd gave for it, -1 when it didn't take it.
+  /// - Parameters:
+  ///   - cookie: what libnbd gave for it, -1 when it didn't take it.
+  ///   - milliseconds: how long it may take.
   func finish(
-    _ cookie: Int64, _ call: String, at offset: Int, stop: CancellationFlag
+    _ cookie: Int64, _ call: String, at offset: Int?,
+    within milliseconds: Int = silenceMilliseconds,
+    stop: CancellationFlag
   ) throws(StrobeError) {
     guard cookie > 0 else { throw failure(call, at: offset) }
-    let limit = monotonicMilliseconds() + Self.silenceMilliseconds
+    let limit = monotonicMilliseconds() + milliseconds
     while true {
       switch unsafe nbd_aio_command_completed(handle, UInt64(cookie)) {
       case 1: return
@@ -100,15 +104,24 @@ import Platform
       }
       try stop.check()
       guard unsafe nbd_poll(handle, 100) != -1 else { throw failure(call, at: offset) }
-      guard monotonicMilliseconds() < limit else { throw silence(call) }
+      guard monotonicMilliseconds() < limit else {
+        throw silence(call, milliseconds)
+      }
     }
   }
 
+  /// Breaks the connection, for whoever has it: afterwards nothing that was given to libnbd is read or written to.
+  func breakOff() {
+    let socket = unsafe nbd_aio_get_fd(handle)
+    if socket >= 0 { shutdown(socket, Int32(SHUT_RDWR)) }
+    while isAlive, unsafe nbd_poll(handle, 100) != -1 {}
+  }
+
   /// The server took too long.
-  func silence(_ call: String) -> StrobeError {
+  func silence(_ call: String, _ milliseconds: Int = silenceMilliseconds) -> StrobeError {
     StrobeError(
       .system(errno: ETIMEDOUT, call: call, object: name),
-      "\(name) answered nothing for \(Self.silenceMilliseconds / 1000) s",
+      "\(name) answered nothing for \(milliseconds / 1000) s",
       advice: "look at the NBD server")
   }
 

@@ -27,6 +27,8 @@ package final class NBDDisk: Sendable {
   /// Of the metadata contexts that were asked for, those that the server has.
   package let contexts: [String]
   private let wanted: [String]
+  /// Ends the wait for what is written.
+  let stop: CancellationFlag
   private let idle: Mutex<[NBDConnection]>
 
   /// 16 PiB: more than anybody has, and nothing that is computed with it overflows.
@@ -37,11 +39,13 @@ package final class NBDDisk: Sendable {
   /// - Parameters:
   ///   - contexts: metadata contexts beside `base:allocation`.
   ///   - isStill: nobody writes to it, nor to what it lies over.
+  ///   - stop: ends the wait for a connection, and for what is written. Reads have one of their own.
   package init(
     _ uri: String, contexts: [String] = [], isStill: Bool = false,
     stop: CancellationFlag = CancellationFlag()
   ) throws(StrobeError) {
     self.uri = uri
+    self.stop = stop
     wanted = [Self.allocation] + contexts
     let first = try NBDConnection(uri, contexts: wanted, stop: stop)
     let handle = unsafe first.handle
@@ -105,7 +109,7 @@ package final class NBDDisk: Sendable {
   func take() throws(StrobeError) -> NBDConnection {
     let found = idle.withLock { idle in isShared ? idle.popLast() : idle.last }
     if let found, found.isAlive { return found }
-    let made = try NBDConnection(uri, contexts: wanted, stop: CancellationFlag())
+    let made = try NBDConnection(uri, contexts: wanted, stop: stop)
     guard unsafe nbd_get_size(made.handle) == Int64(size) else {
       throw StrobeError(
         .busy, "\(made.name) changed its size from \(size) bytes", advice: "run the command again")

@@ -3,34 +3,36 @@ import Glibc
 import Platform
 
 extension NBDDisk {
+  /// Milliseconds for zeros, which some servers write.
+  private static let zeroMilliseconds = 600_000
+  /// Milliseconds for a flush: all that was written may wait for a slow disk.
+  private static let flushMilliseconds = 3_600_000
+
   /// Writes a range, and waits for it.
   func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(StrobeError) {
     if unsafe bytes.isEmpty { return }
     let start = bytes.baseAddress!
-    let connection = try take()
     var done = 0
     while done < bytes.count {
       let part = min(bytes.count - done, largestRequest)
-      let result = unsafe nbd_pwrite(
-        connection.handle, start + done, part, UInt64(offset + done), 0)
-      guard result == 0 else { throw connection.failure("write", at: offset + done) }
+      try unsafe perform("write", at: offset + done, NBDConnection.silenceMilliseconds) {
+        unsafe nbd_aio_pwrite(
+          $0, start + done, part, UInt64(offset + done), nbd_completion_callback(), 0)
+      }
       done += part
     }
-    giveBack(connection)
   }
 
   /// Makes a range read as zeros; the server may free its space.
   func zero(_ range: Range<Int>) throws(StrobeError) {
-    try with { (connection) throws(StrobeError) in
-      var offset = range.lowerBound
-      while offset < range.upperBound {
-        // A request has 32 bits for its length.
-        let count = min(range.upperBound - offset, 1 << 30)
-        guard unsafe nbd_zero(connection.handle, UInt64(count), UInt64(offset), 0) == 0 else {
-          throw connection.failure("write zeros", at: offset)
-        }
-        offset += count
+    var offset = range.lowerBound
+    while offset < range.upperBound {
+      // A request has 32 bits for its length.
+      let count = min(range.upperBound - offset, 1 << 30)
+      try unsafe perform("write zeros", at: offset, Self.zeroMilliseconds) {
+        unsafe nbd_aio_zero($0, UInt64(count), UInt64(offset), nbd_completion_callback(), 0)
       }
+      offset += count
     }
   }
 
@@ -39,8 +41,24 @@ extension NBDDisk {
   /// Source: proto.md, NBD_FLAG_CAN_MULTI_CONN: a flush on one connection counts for all.
   func flush() throws(StrobeError) {
     guard canFlush else { return }
-    try with { (connection) throws(StrobeError) in
-      guard unsafe nbd_flush(connection.handle, 0) == 0 else { throw connection.failure("flush") }
+    try unsafe perform("flush", at: nil, Self.flushMilliseconds) {
+      unsafe nbd_aio_flush($0, nbd_completion_callback(), 0)
     }
+  }
+
+  /// Gives a command and waits for it. What fails breaks the connection: else libnbd might go on to read what
+  /// was to be written, which is the caller's.
+  private func perform(
+    _ call: String, at offset: Int?, _ milliseconds: Int, _ command: (OpaquePointer) -> Int64
+  ) throws(StrobeError) {
+    let connection = try take()
+    do throws(StrobeError) {
+      try connection.finish(
+        unsafe command(connection.handle), call, at: offset, within: milliseconds, stop: stop)
+    } catch {
+      connection.breakOff()
+      throw error
+    }
+    giveBack(connection)
   }
 }

@@ -42,7 +42,9 @@ final class GuestCapture {
     }
     do throws(StrobeError) {
       try read(try pass.open())
-      if let failure = pass.failure() { throw Self.broken(failure) }
+      let failure = pass.failure()
+      try settings.stop.check()
+      if let failure { throw Self.broken(failure) }
     } catch {
       guard error.reason != .cancelled, let failure = pass.failure() else { throw error }
       throw Self.broken(failure)

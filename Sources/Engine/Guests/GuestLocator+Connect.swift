@@ -8,7 +8,8 @@ extension GuestLocator {
   func connect(stop: CancellationFlag) throws(StrobeError) -> any GuestMachine {
     switch self {
     case .qemu(let monitor):
-      return try QEMUMachine(socket: monitor, milliseconds: Self.greetingMilliseconds)
+      return try QEMUMachine(
+        socket: monitor, milliseconds: Self.greetingMilliseconds, stop: stop)
     case .libvirt(let uri, let domain):
       return try LibvirtDomain(connecting: uri, domain: domain)
     }

@@ -29,7 +29,7 @@ extension SnapshotEngine {
     let disks = try select(targets, of: point)
     let check = TargetCheck(
       collection: point.collection, sources: try sources(of: point), options: options,
-      repositoryFolder: repository.localFolder)
+      repositoryFolder: repository.localFolder, stop: stop)
     var passes: [RestorePass] = []
     do throws(StrobeError) {
       for (disk, target) in zip(disks, targets) {

@@ -16,6 +16,7 @@ struct TargetCheck {
   let sources: [Source]
   let options: RestoreOptions
   let repositoryFolder: String
+  let stop: CancellationFlag
 
   /// Opens the target of one disk, or says why it must not be written to.
   func open(_ disk: DiskRestorePoint, _ locator: DiskLocator) throws(StrobeError) -> DiskTarget {
@@ -27,7 +28,8 @@ struct TargetCheck {
         guard case .network(let other) = DiskLocator(path) else { return false }
         return NBDDisk.key(other) == NBDDisk.key(uri)
       }
-      return try large(DiskTarget(exported: NBDDisk(uri), path: NBDDisk.displayed(uri)), disk)
+      let served = try NBDDisk(uri, stop: stop)
+      return try large(DiskTarget(exported: served, path: NBDDisk.displayed(uri)), disk)
     case .guest:
       throw StrobeError(
         .usage, "a running guest's disk is no target",
@@ -101,10 +103,10 @@ struct TargetCheck {
     _ format: ImageFormat, replaces: Bool
   ) throws(StrobeError) -> DiskTarget {
     if !image.wasThere {
-      try ImageServer.create(image.path, format, size: disk.size, stop: CancellationFlag())
+      try ImageServer.create(image.path, format, size: disk.size, stop: stop)
     }
     let server = try ImageServer(image.path, format, isWritable: true)
-    let served = try server.open()
+    let served = try server.open(stop: stop)
     return try large(
       DiskTarget(newImage: image, served, server: server, path: path, replaces: replaces), disk)
   }

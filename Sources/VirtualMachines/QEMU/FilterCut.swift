@@ -73,6 +73,7 @@ extension QEMUPass {
   }
 
   private func undoExchange() throws(StrobeError) {
+    monitor.stop = nil
     let graph = try BlockGraph(reading: monitor)
     for (index, disk) in disks.enumerated() {
       // QEMU 7.2 ends with a failed assertion when a device is given the node that it has. A device that was taken away

@@ -12,11 +12,12 @@ package final class QEMUMachine: GuestMachine {
   ///   - socket: of `-qmp`.
   ///   - milliseconds: limit for QEMU's greeting.
   ///   - trustsViews: for tests, which know what an old QEMU gets wrong (`FilterCut.swift`).
+  ///   - stop: ends the wait for any answer but to what ends a pass.
   package init(
-    socket: String, milliseconds: Int, trustsViews: Bool = false
+    socket: String, milliseconds: Int, trustsViews: Bool = false, stop: CancellationFlag? = nil
   ) throws(StrobeError) {
     self.milliseconds = milliseconds
-    monitor = try QMPConnection(connecting: socket, milliseconds: milliseconds)
+    monitor = try QMPConnection(connecting: socket, milliseconds: milliseconds, stop: stop)
     features = try QEMUFeatures(reading: monitor, trustsViews: trustsViews)
     description = MachineDescription(
       hypervisor: "QEMU \(features.version)",
@@ -42,6 +43,7 @@ package final class QEMUMachine: GuestMachine {
     }
     do throws(StrobeError) {
       let lock = try GuestLock(of: monitor, uuid: description.uuid)
+      monitor.stop = request.stop
       try clearLeftovers(request)
       return try QEMUPass(self, request, names, lock)
     } catch {

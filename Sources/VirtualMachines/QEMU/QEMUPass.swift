@@ -226,12 +226,14 @@ final class QEMUPass: GuestPass {
   }
 
   private func takeDown() throws(StrobeError) {
+    monitor.stop = nil
     var work = TakeDown(monitor: monitor, features: machine.features) { $0 == self.names }
     work.sparesServer = !hasServer
     try work.run()
   }
 
   func commit(discredited: Set<String>) throws(StrobeError) {
+    monitor.stop = nil
     let ledger = machine.ledger(request)
     let graph = try machine.look()
     var removals: [JSONValue] = []
@@ -249,6 +251,7 @@ final class QEMUPass: GuestPass {
 
   func giveBack() throws(StrobeError) {
     guard try machine.reconnect() else { return }
+    monitor.stop = nil
     let graph = try machine.look()
     // A disk that was taken away has taken its bitmaps with it.
     let left = disks.filter { graph.nodes[$0.node] != nil }

@@ -6,26 +6,37 @@ package import Platform
 /// - One thread uses it. Another process that inherited the descriptor may write whole commands meanwhile
 ///   (the guardian lets a guest go on); what is answered to those is passed over, and so are errors without an id:
 ///   the guardian begins with a byte that QEMU complains of, to end a command that was sent by halves.
-/// - Every command has a limit. An answer that comes later is passed over, too.
+/// - Every command has a limit. An answer that comes later is passed over, too. Once one has come to nothing, the next
+///   have a shorter limit until QEMU says something again: what hangs holds nobody up a second time.
 ///
 /// Source: docs/interop/qmp-spec.rst of QEMU.
 package final class QMPConnection {
   /// Events that nobody asked for are dropped, oldest first.
   static let eventLimit = 1024
   package static let commandMilliseconds = 30_000
+  static let deafMilliseconds = 5_000
 
   private let socket: LineSocket
   private var sent = 0
   package private(set) var events: [QMPEvent] = []
   /// The other end is gone: nothing can be said to it any more.
   package private(set) var isBroken = false
+  /// Ends the wait for any answer; nil while what was begun has to be undone.
+  package var stop: CancellationFlag?
+  /// The last command was given up.
+  private var isDeaf = false
 
-  /// - Parameter milliseconds: limit for the greeting.
+  /// - Parameters:
+  ///   - milliseconds: limit for the greeting.
+  ///   - stop: see ``stop``.
   /// - Throws: `busy` when a monitor is there that doesn't greet: it has one client.
-  package init(connecting path: String, milliseconds: Int) throws(StrobeError) {
+  package init(
+    connecting path: String, milliseconds: Int, stop: CancellationFlag? = nil
+  ) throws(StrobeError) {
+    self.stop = stop
     socket = try LineSocket(connecting: path, milliseconds: milliseconds)
     let deadline = monotonicMilliseconds() + milliseconds
-    try Self.awaitGreeting(socket, until: deadline)
+    try Self.awaitGreeting(socket, until: deadline, stop)
     _ = try execute("qmp_capabilities", milliseconds: milliseconds)
   }
 
@@ -45,10 +56,10 @@ package final class QMPConnection {
   /// A monitor has one client: another connection is served when this one is over.
   package func hangUp() { socket.hangUp() }
 
-  private static func awaitGreeting(_ socket: LineSocket, until deadline: Int)
-    throws(StrobeError)
-  {
-    guard let line = try socket.line(until: deadline) else {
+  private static func awaitGreeting(
+    _ socket: LineSocket, until deadline: Int, _ stop: CancellationFlag?
+  ) throws(StrobeError) {
+    guard let line = try socket.line(until: deadline, stop: stop) else {
       throw StrobeError(
         .busy, "the monitor at \(socket.path) doesn't answer: another client holds it",
         advice: "if libvirt runs the guest, use --libvirt; else give QEMU a second -qmp socket")
@@ -82,18 +93,33 @@ package final class QMPConnection {
     let id = JSONValue.string("strobe-\(sent)")
     var request: [String: JSONValue] = ["execute": .string(command), "id": id]
     if !arguments.isEmpty { request["arguments"] = .object(arguments) }
-    let deadline = monotonicMilliseconds() + milliseconds
+    let patience = isDeaf ? min(milliseconds, Self.deafMilliseconds) : milliseconds
+    isDeaf = true
     do throws(StrobeError) {
       let line = JSONValue.object(request).line + "\n"
-      try socket.send(Array(line.utf8), milliseconds: milliseconds)
+      try socket.send(Array(line.utf8), milliseconds: patience)
     } catch {
       throw broken(error, command)
     }
+    let answer = try answer(to: id, command, patience, thenAtMost: milliseconds)
+    isDeaf = false
+    return answer
+  }
+
+  /// - Parameters:
+  ///   - patience: milliseconds until QEMU says anything.
+  ///   - whole: milliseconds for the answer when it does.
+  private func answer(
+    to id: JSONValue, _ command: String, _ patience: Int, thenAtMost whole: Int
+  ) throws(StrobeError) -> Result<JSONValue, QMPError> {
+    let start = monotonicMilliseconds()
+    var limit = patience
     var complaint = ""
     while true {
-      guard let message = try receive(until: deadline, command) else {
-        throw problem(ETIMEDOUT, command, "no answer for \(milliseconds) ms" + complaint)
+      guard let message = try receive(until: start + limit, command) else {
+        throw problem(ETIMEDOUT, command, "no answer for \(limit) ms" + complaint)
       }
+      limit = whole
       guard message["id"] == id else {
         if message["id"] == nil, let error = message["error"] {
           complaint = ", but a complaint about no command in particular: \(QMPError(error).text)"
@@ -142,8 +168,9 @@ package final class QMPConnection {
   private func receive(until deadline: Int, _ command: String) throws(StrobeError) -> JSONValue? {
     let line: [UInt8]?
     do throws(StrobeError) {
-      line = try socket.line(until: deadline)
+      line = try socket.line(until: deadline, stop: stop)
     } catch {
+      if error.reason == .cancelled { throw error }
       throw broken(error, command)
     }
     guard let line else { return nil }
