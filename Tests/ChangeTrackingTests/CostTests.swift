@@ -6,7 +6,7 @@ import Testing
 
 @Suite(
   "Cost of trackers", .serialized, .enabled(if: canTrack, "needs loop devices and BTF"),
-  .enabled(if: isLong, "prints figures; needs STROBE_LONG=1"))
+  .enabled(if: Machine.runsLong, "prints figures; needs STROBE_LONG=1"))
 struct CostTests {
   private let folder = TemporaryDirectory(in: "/dev/shm")
 

@@ -45,8 +45,8 @@ struct HonestyTests {
     }
   }
 
-  private let writes = isLong ? 100_000 : 1_500
-  private let rounds = isLong ? 100 : 3
+  private let writes = Machine.runsLong ? 100_000 : 1_500
+  private let rounds = Machine.runsLong ? 100 : 3
 
   @Test(
     "Sixteen writers on a loop device while marks are taken without a pause",
@@ -114,7 +114,7 @@ struct HonestyTests {
     let sizes = [36 << 20] + disk.sizes
     let trackers = try ChangeTracker.transient(on: paths.map { try number($0) })
     let mirrors = try zip(trackers, paths).map { try Mirror($0, $1) }
-    let rounds = isLong ? 3000 : 150
+    let rounds = Machine.runsLong ? 3000 : 150
     try follow(mirrors) {
       var generator = SeededGenerator(seed: seed)
       for _ in 0..<rounds {

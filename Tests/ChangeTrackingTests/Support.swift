@@ -40,6 +40,3 @@ func ranges(_ blocks: MarkedBlocks) -> [Range<Int>] {
   blocks.forEachRange { all.append($0) }
   return all
 }
-
-/// Tests that run for long do more when `STROBE_LONG` is 1.
-let isLong = unsafe getenv("STROBE_LONG").map { unsafe String(cString: $0) } == "1"

@@ -13,7 +13,7 @@ enum Needs {
   static let comment: Comment = "needs root, loop devices, xfsprogs, btrfs-progs and fsfreeze"
 
   /// How often a test that kills does so.
-  static let rounds = unsafe getenv("STROBE_LONG") == nil ? 20 : 200
+  static let rounds = Machine.runsLong ? 200 : 20
 
   /// Beside the test bundle: `swift test` builds it, because these tests depend on it.
   static let strobe: String = {

@@ -4,6 +4,9 @@ import Platform
 /// What the machine must have for a test; a test that lacks it skips by name.
 package enum Machine {
   package static let isRoot = geteuid() == 0
+  /// Tests that run for long do more when `STROBE_LONG` is 1.
+  package static let runsLong =
+    unsafe getenv("STROBE_LONG").map { unsafe String(cString: $0) } == "1"
 
   /// Whether loop devices can be attached here.
   package static let hasLoopDevices: Bool = {

@@ -130,9 +130,10 @@ class DomainTroubles(Provoking):
         return self.virsh("destroy", self.name)
 
     def when_the_domain_ended_in_order(self):
+        """Two disks of another run of QEMU (decision 16)."""
         self.guest.quit()
         self.start_again()
-        self.next = "an increment"
+        self.next = "whole"
         return "started again"
 
     def when_the_domain_stands_still(self):

@@ -7,7 +7,8 @@ import VirtualMachines
 /// The points of a test: what a request says.
 func request(
   _ guest: TestGuest, point: Int, parent: Int? = nil, disks: [String]? = nil, mayPause: Bool = true,
-  countsChanges: Bool = true, scratch: String? = nil, collection: String? = nil
+  countsChanges: Bool = true, scratch: String? = nil, collection: String? = nil,
+  stop: CancellationFlag = CancellationFlag()
 ) -> GuestPassRequest {
   func id(_ number: Int) -> String {
     let digits = String(number, radix: 16)
@@ -16,7 +17,7 @@ func request(
   return GuestPassRequest(
     collection: collection ?? guest.collection, point: id(point), parent: parent.map(id),
     disks: disks ?? guest.names, scratchFolder: scratch ?? guest.folder.path, mayPause: mayPause,
-    countsChanges: countsChanges, stop: CancellationFlag())
+    countsChanges: countsChanges, stop: stop)
 }
 
 /// Makes the cut as the engine does.

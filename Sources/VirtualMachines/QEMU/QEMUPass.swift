@@ -228,7 +228,10 @@ final class QEMUPass: GuestPass {
   private func takeDown() throws(StrobeError) {
     monitor.stop = nil
     var work = TakeDown(monitor: monitor, features: machine.features) { $0 == self.names }
-    work.sparesServer = !hasServer
+    // The answer may have been given up: it is ours if it listens where we wanted it.
+    work.sparesServer = { [hasServer, folder] in
+      !hasServer && (try? FileFacts(path: folder.socket)) == nil
+    }
     try work.run()
   }
 

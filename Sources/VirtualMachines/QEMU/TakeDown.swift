@@ -12,8 +12,9 @@ struct TakeDown {
 
   let monitor: QMPConnection
   let features: QEMUFeatures
-  /// Whether the NBD server may be somebody else's although nothing is exported with it.
-  var sparesServer = false
+  /// Whether the NBD server may be somebody else's although nothing is exported with it. Asked when QEMU has answered
+  /// whatever it was told before.
+  var sparesServer = { false }
   /// Whose things.
   let concerns: (PassNames) -> Bool
 
@@ -41,7 +42,7 @@ struct TakeDown {
       try !BlockGraph.exports(monitor).contains { isMeant($0.id) }
     }
     let others = graph.exports.contains { $0.kind == "nbd" && !isMeant($0.id) }
-    if !others && !sparesServer { _ = try monitor.ask("nbd-server-stop") }
+    if !others && !sparesServer() { _ = try monitor.ask("nbd-server-stop") }
   }
 
   private func endJobs(_ graph: BlockGraph) throws(StrobeError) -> Bool {
