@@ -97,12 +97,12 @@ class Provoking:
         finally:
             self.guest.command("kill $(cat /run/load.pid); killall dd; rm -f /disks/*/load", check=False)
 
-    def during(self, action):
+    def during(self, action, limit=NOTICE):
         """Does something at a random moment of a snapshot."""
         run_ = self.machine.start()
         time.sleep(self.random.random() * self.within)
         said = action()
-        return self.keep(Ended(run_.wait(NOTICE))), said
+        return self.keep(Ended(run_.wait(limit))), said
 
     def try_to(self, command, **values):
         """What somebody asks of QEMU, which may refuse."""
@@ -145,7 +145,8 @@ class Provoking:
             raise Failure(f"the guest met errors: {found}")
 
     def when_the_guest_reboots_meanwhile(self):
-        ended, _ = self.during(self.guest.reset)
+        # libvirt may take minutes to end the job (LibvirtJob.endSeconds).
+        ended, _ = self.during(self.guest.reset, 240)
         self.guest.connect()
         self.guest.start_writer()
         return str(ended)

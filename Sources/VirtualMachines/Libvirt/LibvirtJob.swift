@@ -8,8 +8,10 @@ import Synchronization
 /// the guest (`on-cbw-error`, which libvirt doesn't set, exists since QEMU 10.1). Then the job is ended and the
 /// guest goes on; what is read of the exports since is worth nothing.
 final class LibvirtJob: Sendable {
-  /// How long libvirt may take to end a job.
-  private static let endSeconds = 60
+  /// How long libvirt may take to end a job. While one runs, each end and beginning of the agent's connection, as
+  /// when the guest reboots, keeps its one thread for events waiting for half a minute, and the job's end behind it
+  /// (seen in 9.0: `processSerialChangedEvent` wants a job that a backup doesn't let in).
+  private static let endSeconds = 150
   private static let watchMilliseconds = 500
 
   private let domain: LibvirtHandle

@@ -47,11 +47,25 @@ final class QEMUPass: GuestPass {
     do throws(StrobeError) {
       try prepare()
     } catch {
-      try? takeDown()
-      try? folder.remove()
-      throw error
+      throw afterUndoing(error)
     }
     hasBegun = true
+  }
+
+  /// It could not begin.
+  ///
+  /// - Returns: the error, with what could not be taken out of QEMU again.
+  private func afterUndoing(_ error: StrobeError) -> StrobeError {
+    var result = error
+    do throws(StrobeError) {
+      if try machine.reconnect() { try takeDown() }
+    } catch let left {
+      let text =
+        "what the pass made in QEMU was not removed: \(left.message); the next snapshot clears it up"
+      result = error.explained(error.message, advice: error.advice.map { "\($0); \(text)" } ?? text)
+    }
+    try? folder.remove()
+    return result
   }
 
   deinit {
