@@ -14,7 +14,7 @@ package final class QMPConnection {
   /// Events that nobody asked for are dropped, oldest first.
   static let eventLimit = 1024
   package static let commandMilliseconds = 30_000
-  static let deafMilliseconds = 5_000
+  static let deafMilliseconds = 10_000
 
   private let socket: LineSocket
   private var sent = 0
