@@ -219,11 +219,44 @@ struct HealTests {
           }
         } catch {
           // A point that the other holds for a moment.
-          guard error.reason == .busy else { throw error }
+          guard error.reason != .busy else { continue }
+          failures.withLock { $0.append("\(worker == 0 ? "verify" : "gc"): \(error)") }
+          return
         }
       }
     }
     #expect(failures.withLock { $0 } == [])
+  }
+
+  @Test("comes to its end beside garbage collections that merge layers without a pause")
+  func besideMerging() throws {
+    var random = SeededGenerator(seed: 10)
+    for _ in 0..<14 {
+      disk.write(random.bytes(6 * 4096), at: Int.random(in: 0..<34, using: &random) * 4096)
+      _ = try engine.snapshot("m")
+    }
+    let (engine, isOver) = (engine, CancellationFlag())
+    let merged = Atomic<Int>(0)
+    try onWorkers(2, stop: CancellationFlag()) { worker throws(StrobeError) in
+      if worker == 0 {
+        defer { isOver.cancel() }
+        for _ in 0..<20 {
+          let report = try engine.verify()
+          #expect(report.damage.isEmpty && !report.isCutShort)
+        }
+      }
+      while !isOver.isCancelled {
+        do throws(StrobeError) {
+          _ = try engine.snapshot("m")
+          try engine.delete([PointReference("m", before: 12)])
+          merged.add(try engine.collectGarbage().mergedLayers, ordering: .relaxed)
+        } catch {
+          // A point that the other holds for a moment.
+          guard error.reason == .busy else { throw error }
+        }
+      }
+    }
+    #expect(merged.load(ordering: .relaxed) > 0)
   }
 }
 

@@ -12,7 +12,8 @@ import SnapshotRepository
 //
 // Nothing is held meanwhile. A record that fails was perhaps freed because its points are gone: before it counts as
 // damage it is looked for again in the points that are there then. A layer that vanishes was merged: the walk
-// begins anew.
+// begins anew, without the segments that it had read back: a garbage collection each hour must not keep a
+// verification that takes a day from its end.
 
 /// How much is verified.
 public struct VerifyOptions: Sendable {
@@ -27,7 +28,8 @@ public struct VerifyOptions: Sendable {
 }
 
 struct CollectionVerification {
-  private static let restartLimit = 5
+  /// Restarts in a row between which no segment was read back.
+  private static let restartLimit = 10
 
   let engine: SnapshotEngine
   let collection: String
@@ -37,11 +39,14 @@ struct CollectionVerification {
   let progress: Progress
   let stop: CancellationFlag
 
+  private let readBack = ReadBack()
+
   private var store: any ObjectStore { engine.repository.store }
 
   /// Verifies all points.
   func run(_ report: inout VerifyReport) throws(StrobeError) {
-    for attempt in 1... {
+    var (restarts, known) = (0, 0)
+    while true {
       var found = VerifyReport()
       do throws(StrobeError) {
         let index = try engine.loadIndex(collection)
@@ -51,9 +56,17 @@ struct CollectionVerification {
         if !index.points.isEmpty || !index.unreadable.isEmpty { checkRecord(&found) }
         try verify(index.points.map(\.id), all: true, &found)
         report.add(found)
+        report.add(readBack.report)
         return
       } catch {
-        guard error.reason == .notFound, attempt < Self.restartLimit else { throw error }
+        restarts = readBack.segments.count > known ? 1 : restarts + 1
+        known = readBack.segments.count
+        guard error.reason == .notFound, restarts <= Self.restartLimit else { throw error }
+      }
+      // Whoever merges may be at it for a while.
+      for _ in 0..<(1 << restarts) {
+        try stop.check()
+        usleep(2000)
       }
     }
   }
@@ -63,6 +76,7 @@ struct CollectionVerification {
     let lock = try store.hold(RestorePoint.objectName(collection, id))
     defer { lock.release() }
     try verify([id], all: false, &report)
+    report.add(readBack.report)
   }
 
   private func checkRecord(_ report: inout VerifyReport) {
@@ -111,7 +125,8 @@ struct CollectionVerification {
       }
       writeDown(&report) { $0.keep(layers: layers) }
     }
-    if all && options.sample == nil && report.damage.isEmpty {
+    let isGood = report.damage.isEmpty && readBack.report.damage.isEmpty
+    if all && options.sample == nil && isGood {
       writeDown(&report) { $0.keep(segments) }
     }
   }
@@ -132,12 +147,13 @@ struct CollectionVerification {
     let seed = options.sample.map { (share: $0, seed: UInt64.random(in: 0 ... .max)) }
     let needed = NeededRecords(store: store, disks: disks, sample: seed, stop: stop)
     let record = try VerificationRecord.read(store, collection)
-    let needs = try needed.needs(record).sorted {
+    let allNeeds = try needed.needs(record)
+    report.segmentCount += allNeeds.count
+    let needs = allNeeds.filter { !readBack.segments.contains($0.id) }.sorted {
       ($0.checked?.nanoseconds ?? .min, $0.id.description) < (
         $1.checked?.nanoseconds ?? .min, $1.id.description
       )
     }
-    report.segmentCount += needs.count
     progress.expectMore(needs.reduce(0) { $0 + $1.contentBytes })
     var next = 0
     while next < needs.count {
@@ -150,7 +166,7 @@ struct CollectionVerification {
       next += batch.count
       try check(batch, needed, history, points, all: all, &report)
     }
-    return needs.map(\.id)
+    return allNeeds.map(\.id)
   }
 
   /// As many segments as fit the memory and `limit` bytes of content, at least one.
@@ -184,11 +200,12 @@ struct CollectionVerification {
       progress: progress, stop: stop)
     var failures = try check.run(workerCount: options.workerCount)
     if all && !failures.isEmpty { failures = try stillNeeded(failures) }
-    report.checkedChunks += count
-    report.checkedSegments += ids.count
     let damage = try DamageReport(store: store, history: history, disks: needed.disks).damage(
       of: failures, chunkSize: points.chunkSize)
-    report.damage += damage
+    readBack.report.checkedChunks += count
+    readBack.report.checkedSegments += ids.count
+    readBack.report.damage += damage
+    readBack.segments.formUnion(ids)
     let damaged = failures.map {
       DamagedRecord(
         disk: needed.disks[Int($0.record.disk)].name, position: $0.record.position,
@@ -288,6 +305,13 @@ struct CollectionVerification {
     }
     return false
   }
+}
+
+/// What a verification has read back so far, however often it begins its walk anew.
+private final class ReadBack {
+  var segments: Set<ObjectID> = []
+  /// Of their content.
+  var report = VerifyReport()
 }
 
 /// Points with one key.
