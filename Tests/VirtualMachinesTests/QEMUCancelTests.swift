@@ -50,7 +50,7 @@ private final class LateMonitor: @unchecked Sendable {
     }
     if number == late {
       stop.cancel()
-      usleep(300_000)
+      usleep(150_000)
     }
     client.send(answers)
   }
@@ -124,7 +124,7 @@ struct QEMUCancelTests {
     #expect(try run(guest, way, guest.socket, CancellationFlag()))
     let instant = try firstPoint(guest, way)
     // All of them, over some runs.
-    let step = Machine.runsLong ? 1 : 4
+    let step = Machine.runsLong ? 1 : 8
     var number = Int.random(in: 0..<step)
     while true {
       try guest.write(UInt8(number + 1), to: number % 2, at: (number % 60) << 16)
