@@ -228,35 +228,35 @@ struct HealTests {
     #expect(failures.withLock { $0 } == [])
   }
 
-  @Test("comes to its end beside garbage collections that merge layers without a pause")
-  func besideMerging() throws {
+  @Test("a walk whose layers are merged away again and again comes to its end")
+  func mergedAway() throws {
     var random = SeededGenerator(seed: 10)
-    for _ in 0..<14 {
+    for _ in 0..<30 {
       disk.write(random.bytes(6 * 4096), at: Int.random(in: 0..<34, using: &random) * 4096)
       _ = try engine.snapshot("m")
     }
-    let (engine, isOver) = (engine, CancellationFlag())
-    let merged = Atomic<Int>(0)
-    try onWorkers(2, stop: CancellationFlag()) { worker throws(StrobeError) in
-      if worker == 0 {
-        defer { isOver.cancel() }
-        for _ in 0..<20 {
-          let report = try engine.verify()
-          #expect(report.damage.isEmpty && !report.isCutShort)
-        }
+    let engine = engine
+    let looks = Mutex(0)
+    let removals = Mutex(0)
+    // The walk asks for each point and each layer whether it is to stop.
+    let stop = CancellationFlag(external: {
+      let isTurn = looks.withLock { looks in
+        looks += 1
+        return looks % 40 == 0 && removals.withLock { $0 } < 8
       }
-      while !isOver.isCancelled {
-        do throws(StrobeError) {
-          _ = try engine.snapshot("m")
-          try engine.delete([PointReference("m", before: 12)])
-          merged.add(try engine.collectGarbage().mergedLayers, ordering: .relaxed)
-        } catch {
-          // A point that the other holds for a moment.
-          guard error.reason == .busy else { throw error }
-        }
+      guard isTurn else { return false }
+      do {
+        try engine.delete([PointReference("m", before: 12)])
+        let layers = try engine.collectGarbage().layers
+        removals.withLock { $0 += layers > 0 ? 1 : 0 }
+      } catch {
+        Issue.record("\(error)")
       }
-    }
-    #expect(merged.load(ordering: .relaxed) > 0)
+      return false
+    })
+    let report = try engine.verify(stop: stop)
+    #expect(report.damage.isEmpty && !report.isCutShort)
+    #expect(removals.withLock { $0 } == 8)
   }
 }
 

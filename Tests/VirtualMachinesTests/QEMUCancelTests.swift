@@ -8,7 +8,7 @@ import VirtualMachines
 /// Stands between a pass and QEMU's monitor. The answer to one command comes late: whoever waits for it is cancelled
 /// meanwhile.
 private final class LateMonitor: @unchecked Sendable {
-  // Sendable: its socket and what it holds back are used by the server's one thread.
+  // Sendable: its socket is used by the server's one thread.
   private let socket: String
   private let late: Int
   private let stop: CancellationFlag
